@@ -1,0 +1,162 @@
+"""A method: a published recipe as a card that says what it is, how it is built and how it is fitted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from reprogram.core.errors import ConfigError, say
+from reprogram.core.source import Capability, Source
+from reprogram.core.task import TaskSpec
+from reprogram.core.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from reprogram.core.program import Program
+
+Refresh = Literal["stream", "exact", "once"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Learned numbers whose names start with `prefix` get their own rate and decay, e.g. ``input.edits.1.generator``."""
+
+    prefix: str
+    lr: float
+    gamma: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a program is fitted. Methods state their paper's values; every field can be set by the user.
+
+    Attributes:
+        optimizer: for the learned numbers.
+        lr: learning rate.
+        momentum: for "sgd".
+        betas: for "adam" and "adamw".
+        weight_decay: L2 on the learned numbers, as the optimizer of that name defines it.
+        schedule: "constant"; "cosine" to zero, per step; "multistep" (times `gamma` at each milestone);
+            "step" (times `gamma` every `step_epochs`).
+        milestones: fractions of all epochs, for "multistep".
+        gamma: factor of "multistep" and "step".
+        step_epochs: for "step".
+        warmup_steps: steps of linear warm-up.
+        epochs: passes over the training split.
+        batch_size: inputs a step.
+        loss: "cross_entropy" on target scores, or "nll" where the output gives log-probabilities itself.
+        refresh: when a statistical label mapping is made anew: "stream" from the outputs that training sees anyway,
+            "exact" by a pass of its own before every epoch, "once" before the first epoch only.
+        augment: "none", "flip", or "crop" (flip, and a random crop after padding by an eighth).
+        groups: learned numbers with rates of their own.
+        patience: epochs without a better validation score before stopping; None never stops early.
+        clip_norm: gradient norm limit; None for none.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 0.01
+    momentum: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "multistep", "step"] = "constant"
+    milestones: tuple[float, ...] = (0.5, 0.72)
+    gamma: float = 0.1
+    step_epochs: int = 1
+    warmup_steps: int = 0
+    epochs: int = 10
+    batch_size: int = 128
+    loss: Literal["cross_entropy", "nll"] = "cross_entropy"
+    refresh: Refresh = "stream"
+    augment: Literal["none", "flip", "crop"] = "none"
+    groups: tuple[Group, ...] = ()
+    patience: int | None = None
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        positive = {"lr": self.lr, "epochs": self.epochs, "batch_size": self.batch_size, "step_epochs": self.step_epochs}
+        for name, value in positive.items():
+            if not value > 0 or value != value or value == float("inf"):
+                raise ConfigError(say(f"recipe.{name}", "must be a finite number above 0", value))
+        at_least_zero = {"weight_decay": self.weight_decay, "momentum": self.momentum, "warmup_steps": self.warmup_steps}
+        for name, value in at_least_zero.items():
+            if not value >= 0:
+                raise ConfigError(say(f"recipe.{name}", "must be 0 or more", value))
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(say("recipe.patience", "must be 1 or more, or none", self.patience))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """Who published it. `arxiv` is the bare number, empty for things without a paper of their own."""
+
+    title: str
+    authors: str
+    year: int
+    arxiv: str = ""
+    venue: str = ""
+
+    def bibtex(self, key: str) -> str:
+        """A BibTeX entry.
+
+        >>> print(Paper(title="T", authors="A and B", year=2022, arxiv="2203.17274").bibtex("vp"))
+        @misc{vp,
+          title = {T},
+          author = {A and B},
+          year = {2022},
+          eprint = {2203.17274},
+          archivePrefix = {arXiv},
+        }
+        """
+        rows = {"title": self.title, "author": self.authors, "year": str(self.year), "howpublished": self.venue}
+        if self.arxiv:
+            rows |= {"eprint": self.arxiv, "archivePrefix": "arXiv"}
+        body = "".join(f"  {name} = {{{value}}},\n" for name, value in rows.items() if value)
+        return f"@misc{{{key},\n{body}}}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a program came from: enough to build the same parts again.
+
+    Attributes:
+        method: name of the method.
+        config: its settings, an instance of the method's config class.
+        task: what `build` saw of the task; None for methods that need none.
+    """
+
+    method: str
+    config: object
+    task: TaskSpec | None
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the method says it is fitted."""
+        found = getattr(self.config, "recipe", None)
+        return found if isinstance(found, Recipe) else Recipe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """The card of a method. A file in `methods/` holds one as `METHOD`; nothing else makes it known.
+
+    Attributes:
+        name: what users type.
+        summary: one line.
+        taxonomy: declared values; a contract test compares them with those read off a built program.
+        paper: citation.
+        config: frozen dataclass whose defaults are the paper's values; its field `recipe` says how to fit.
+        build: `build(source, task, config)` composes the parts.
+        presets: named settings beside the paper's, e.g. "cpu" for a laptop.
+        needs: capabilities the source must have.
+        control: True for baselines that others are compared with.
+        paper_tags: the paper's or survey's own words for the four axes where they differ from ours.
+    """
+
+    name: str
+    summary: str
+    taxonomy: Taxonomy
+    paper: Paper
+    config: type
+    build: "Callable[[Source, TaskSpec, Any], Program]"
+    presets: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: {})
+    needs: frozenset[Capability] = frozenset()
+    control: bool = False
+    paper_tags: str = ""

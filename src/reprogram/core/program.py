@@ -1,0 +1,186 @@
+"""The equation, `y = O(f(I(x)))`. Read this file first.
+
+An *edit* changes the value at one site of a frozen source. An `Input` (I) is an ordered row of edits, an `Output`
+(O) reads the source's scores as the target's, and a `Program` binds both to one source (f), which stays as it is.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Protocol, cast, final, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from reprogram.core.errors import CapabilityError, ConfigError, say
+from reprogram.core.method import Origin
+from reprogram.core.result import Parameters, Predictions
+from reprogram.core.source import Capability, Source, SourceOutput
+from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
+
+
+class Edit(nn.Module):
+    """One change of the value at one site. Subclasses are final and say in their docstring what they compute.
+
+    Attributes:
+        site: an address in `source.sites`, such as "input", "normalised" or "hidden.3".
+        operators: how it acts (tau); empty for a mere change of shape that lets the task's samples into the source.
+    """
+
+    site: str
+    operators: frozenset[Operator]
+
+    @abstractmethod
+    def forward(self, value: Tensor) -> Tensor:
+        """The edited value, the batch first."""
+
+    def effective(self) -> int:
+        """How many of the learned numbers can reach the output at all. All, unless an edit knows better."""
+        return _learned(self)
+
+
+@final
+class Input(nn.Module):
+    """I: edits in the order in which they act. Edits at different sites act where the source gets to them."""
+
+    def __init__(self, *edits: Edit) -> None:
+        super().__init__()
+        self.edits = nn.ModuleList(edits)
+
+    def at(self, site: str) -> list[Edit]:
+        """The edits at one site, in order."""
+        return [e for e in self if e.site == site]
+
+    def __iter__(self) -> Iterator[Edit]:
+        return (cast("Edit", e) for e in self.edits)
+
+    def forward(self, value: Tensor, site: str = "input") -> Tensor:
+        """Apply the edits at `site` to `value`."""
+        for edit in self.edits:
+            if edit.site == site:
+                value = edit(value)
+        return value
+
+
+class Output(nn.Module):
+    """O: from source outputs [B, S] to target scores [B, T]. Subclasses are final."""
+
+    alignment: Alignment
+    reads_features: bool = False
+
+    @abstractmethod
+    def forward(self, output: SourceOutput) -> Tensor:
+        """Target scores [B, T]; `softmax` of them are the program's probabilities."""
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """An output whose state is fitted without gradients, from source outputs and labels as they come by."""
+
+    def observe(self, output: SourceOutput, target: Tensor) -> None:
+        """Add a batch, [B, S] scores and [B] labels, to the statistics."""
+        ...
+
+    def refresh(self) -> None:
+        """Make the mapping from the statistics so far (of all ranks, if there are several)."""
+        ...
+
+    def forget(self) -> None:
+        """Start the statistics anew; the mapping stays until the next `refresh`."""
+        ...
+
+
+@final
+class Program(nn.Module):
+    """`y = O(f(I(x)))`, f frozen: not among `parameters()`, not in `state_dict()`, never changed.
+
+    Args:
+        input: I, or its edits.
+        source: f.
+        output: O.
+        origin: the method, settings and task it was built from; what a program file needs to build it again.
+
+    Raises:
+        CapabilityError: an edit's site is not among the source's, or gradients are needed and not to be had.
+    """
+
+    def __init__(
+        self, input: Input | Sequence[Edit], source: Source, output: Output, *, origin: Origin | None = None
+    ) -> None:
+        super().__init__()
+        self.input = input if isinstance(input, Input) else Input(*input)
+        self.output = output
+        self.origin = origin
+        self._source = (source,)  # in a tuple, so that a source that is a module is not registered as a part
+        _check_fit(self.input, source)
+
+    @property
+    def source(self) -> Source:
+        """The frozen model; shared, not owned."""
+        return self._source[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Target scores [B, T] for inputs [B, ...]."""
+        return self.output(self.source(x, self.input, features=self.output.reads_features))
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Read off the parts: what the program is, not what somebody says it is."""
+        edits = [e for e in self.input if e.operators]
+        return Taxonomy(
+            configuration=frozenset(Configuration.LEARNABLE if _learned(e) else Configuration.FIXED for e in edits),
+            location=frozenset(self.source.sites[e.site] for e in edits),
+            operator=frozenset(o for e in edits for o in e.operators),
+            alignment=frozenset({self.output.alignment}),
+        )
+
+    def count(self) -> Parameters:
+        """Learned numbers, allocated and effective, and numbers fitted without gradients (buffers that are saved)."""
+        effective = sum(e.effective() for e in self.input) + _learned(self.output)
+        fitted = sum(b.numel() for name, b in self.output.named_buffers() if name in self.output.state_dict())
+        return Parameters(allocated=_learned(self), effective=effective, fitted=fitted)
+
+    @torch.inference_mode()
+    def predict(self, inputs: object, *, batch_size: int = 64) -> Predictions:
+        """Classify tensors, arrays, pictures or paths.
+
+        Args:
+            inputs: one input or a list of them: paths, PIL images, arrays, or a tensor [N, channel, height, width]
+                (uint8, or floats in [0, 1]).
+            batch_size: inputs to a forward pass.
+
+        Raises:
+            DataError: an input cannot be read; the message names it.
+        """
+        classes = self.origin.task.classes if self.origin and self.origin.task else None
+        prepared = self.source.prepare(inputs, self.origin.task.sample if self.origin and self.origin.task else None)
+        training = self.training
+        self.eval()
+        try:
+            rows = [
+                self(torch.stack(list(prepared[i : i + batch_size])).to(self.source.device)).float().cpu()
+                for i in range(0, len(prepared), batch_size)
+            ]
+        finally:
+            self.train(training)
+        return Predictions(scores=torch.cat(rows) if rows else torch.empty(0, 0), classes=classes)
+
+
+def _learned(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _check_fit(input: Input, source: Source) -> None:
+    for edit in input:
+        if edit.site not in source.sites:
+            some = [*list(source.sites)[:6], "…"]
+            raise CapabilityError(say("site", f"must be one of the source's sites {some}", edit.site,
+                                      f"`reprogram sites {source.spec.ref}` lists them all."))  # fmt: skip
+        if _learned(edit) and Capability.GRADIENTS not in source.capabilities:
+            msg = say("source", "must give gradients, because the program learns", source.spec.ref,
+                      "Use a zeroth-order method, or a source that runs here.")  # fmt: skip
+            raise CapabilityError(msg)
+        if source.sites[edit.site] is not Location.INPUT and Capability.HIDDEN_SITES not in source.capabilities:
+            raise CapabilityError(say("source", f"must let `{edit.site}` be edited", source.spec.ref))
+
+
+__all__ = ["ConfigError", "Edit", "Input", "Observing", "Output", "Program"]

@@ -1,0 +1,136 @@
+"""f: what every frozen source model offers, whatever library it comes from. Holds no model code itself."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from reprogram.core.taxonomy import Location
+from reprogram.core.task import Sample
+
+if TYPE_CHECKING:
+    from reprogram.core.program import Input
+
+
+class Capability(StrEnum):
+    """What a program may need of a source. A missing one is an error when the program is built."""
+
+    GRADIENTS = "gradients"
+    HIDDEN_SITES = "hidden sites"
+    FEATURES = "features"
+    TOKEN_INSERTION = "token insertion"
+    GENERATION = "generation"
+    LOG_PROBABILITIES = "log-probabilities"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceOutput:
+    """What the source said about a batch of B inputs.
+
+    Attributes:
+        scores: one score (logit) per source class, [B, S]; None for sources that only produce text.
+        features: what the last linear layer reads, [B, D], where the source can tell.
+        token_scores: [B, tokens, vocabulary], language models only.
+        text: generated text per input, language models only.
+    """
+
+    scores: Tensor | None = None
+    features: Tensor | None = None
+    token_scores: Tensor | None = None
+    text: tuple[str, ...] | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """`scores`, for the many parts that cannot do without; raises ValueError if there are none."""
+        if self.scores is None:
+            msg = "This source gives no class scores."
+            raise ValueError(msg)
+        return self.scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How the source wants its pixels: `(x - mean) / std` for x in [0, 1], one number a channel."""
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """Facts about a source that parts and reports need.
+
+    Attributes:
+        ref: how to load it again ("bundled/efficientnet-lite0"); "module:<class>" for a module in memory.
+        modality: "image", "text", ...
+        input_shape: (channel, height, width) of the canvas the model was trained on, for images.
+        resizable: True if the model takes other heights and widths than `input_shape` says.
+        outputs: S, the number of source classes.
+        labels: human names of the source classes.
+        width: embedding or feature width, where known.
+        depth: number of blocks at `hidden.*`, 0 where unknown.
+    """
+
+    ref: str
+    modality: str
+    input_shape: tuple[int, ...]
+    outputs: int
+    labels: tuple[str, ...] | None = None
+    resizable: bool = False
+    preprocessing: Preprocessing = Preprocessing()
+    width: int | None = None
+    depth: int = 0
+
+    def label(self, index: int) -> str:
+        """Human name of a source class, or its number."""
+        return self.labels[index] if self.labels else f"#{index}"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A frozen model: never trained, always in eval mode, never part of a program's parameters or state."""
+
+    @property
+    def spec(self) -> SourceSpec:
+        """Facts about the source."""
+        ...
+
+    @property
+    def sites(self) -> Mapping[str, Location]:
+        """Every address at which an edit can sit, with its location in the taxonomy."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What programs may ask of it."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hash over parameters *and buffers*: equal fingerprints mean equal outputs."""
+        ...
+
+    def to(self, device: torch.device | str) -> "Source":
+        """Move it (in place) and return it."""
+        ...
+
+    def editing(self, input: "Input") -> AbstractContextManager[None]:
+        """Bind an input's hidden edits in this thread, for code that calls the wrapped model itself."""
+        ...
+
+    def prepare(self, inputs: object, sample: Sample | None) -> Sequence[Tensor]:
+        """Turn what a user hands to `predict` (tensors, arrays, paths, ...) into input tensors, one an input."""
+        ...
+
+    def __call__(self, x: Tensor, input: "Input", *, features: bool = False) -> SourceOutput:
+        """`f(I(x))`."""
+        ...
