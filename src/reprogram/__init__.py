@@ -1,0 +1,110 @@
+"""Make frozen pretrained models do new tasks by changing only what goes in and how the answer is read.
+
+    y = O(f(I(x)))        f never changes
+
+    import reprogram as rp
+    source = rp.load_source("bundled/efficientnet-lite0")
+    task = rp.load_task("./my_images")
+    result = rp.fit(rp.build("blm", source, task, preset="auto"), task, out="my.safetensors")
+
+Importing this package imports nothing heavy: each name below is fetched when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from reprogram._version import __version__
+
+if TYPE_CHECKING:
+    from reprogram.catalogue import build, find, load, methods
+    from reprogram.core.errors import (
+        ArtifactError,
+        BindingError,
+        BusyError,
+        CapabilityError,
+        ConfigError,
+        DataError,
+        FingerprintError,
+        FitError,
+        MissingExtraError,
+        ReprogramError,
+        SourceError,
+    )
+    from reprogram.core.method import Method, Recipe
+    from reprogram.core.program import Edit, Input, Output, Program
+    from reprogram.fit import FitOptions, FitResult, Metrics, evaluate, fit
+    from reprogram.report import Control, controls, write_report
+    from reprogram.sources import load_source, wrap
+    from reprogram.store import from_hub, push_to_hub, save
+    from reprogram.tasks import Split, Task, load_task
+
+_HOMES = {
+    "catalogue": ["build", "find", "load", "methods"],
+    "core.errors": [
+        "ArtifactError", "BindingError", "BusyError", "CapabilityError", "ConfigError", "DataError",
+        "FingerprintError", "FitError", "MissingExtraError", "ReprogramError", "SourceError",
+    ],
+    "core.method": ["Method", "Recipe"],
+    "core.program": ["Edit", "Input", "Output", "Program"],
+    "fit": ["FitOptions", "FitResult", "Metrics", "evaluate", "fit"],
+    "report": ["Control", "controls", "write_report"],
+    "sources": ["load_source", "wrap"],
+    "store": ["from_hub", "push_to_hub", "save"],
+    "tasks": ["Split", "Task", "load_task"],
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        msg = f"module 'reprogram' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"reprogram.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "ArtifactError",
+    "BindingError",
+    "BusyError",
+    "CapabilityError",
+    "ConfigError",
+    "Control",
+    "DataError",
+    "Edit",
+    "FingerprintError",
+    "FitError",
+    "FitOptions",
+    "FitResult",
+    "Input",
+    "Method",
+    "Metrics",
+    "MissingExtraError",
+    "Output",
+    "Program",
+    "Recipe",
+    "ReprogramError",
+    "SourceError",
+    "Split",
+    "Task",
+    "__version__",
+    "build",
+    "controls",
+    "evaluate",
+    "find",
+    "fit",
+    "from_hub",
+    "load",
+    "load_source",
+    "load_task",
+    "methods",
+    "push_to_hub",
+    "save",
+    "wrap",
+    "write_report",
+]

@@ -17,7 +17,7 @@ Refresh = Literal["stream", "exact", "once"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Learned numbers whose names start with `prefix` get their own rate and decay, e.g. ``input.edits.1.generator``."""
+    """Learned numbers whose names start with `prefix`, e.g. ``input.edits.1``, get a rate and decay of their own."""
 
     prefix: str
     lr: float
@@ -29,7 +29,7 @@ class Recipe:
     """How a program is fitted. Methods state their paper's values; every field can be set by the user.
 
     Attributes:
-        optimizer: for the learned numbers.
+        optimizer: of the learned numbers.
         lr: learning rate.
         momentum: for "sgd".
         betas: for "adam" and "adamw".
@@ -71,11 +71,11 @@ class Recipe:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        positive = {"lr": self.lr, "epochs": self.epochs, "batch_size": self.batch_size, "step_epochs": self.step_epochs}
+        positive = {n: float(getattr(self, n)) for n in ("lr", "epochs", "batch_size", "step_epochs")}
         for name, value in positive.items():
-            if not value > 0 or value != value or value == float("inf"):
+            if not 0 < value < float("inf"):
                 raise ConfigError(say(f"recipe.{name}", "must be a finite number above 0", value))
-        at_least_zero = {"weight_decay": self.weight_decay, "momentum": self.momentum, "warmup_steps": self.warmup_steps}
+        at_least_zero = {n: float(getattr(self, n)) for n in ("weight_decay", "momentum", "warmup_steps")}
         for name, value in at_least_zero.items():
             if not value >= 0:
                 raise ConfigError(say(f"recipe.{name}", "must be 0 or more", value))
@@ -120,11 +120,17 @@ class Origin:
         method: name of the method.
         config: its settings, an instance of the method's config class.
         task: what `build` saw of the task; None for methods that need none.
+        paper: whom to cite; `reprogram.build` fills it in from the card.
     """
 
     method: str
     config: object
     task: TaskSpec | None
+    paper: Paper | None = None
+
+    def citation(self) -> str:
+        """BibTeX of the method's paper, empty if unknown."""
+        return self.paper.bibtex(self.method) if self.paper else ""
 
     @property
     def recipe(self) -> Recipe:

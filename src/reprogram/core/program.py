@@ -11,7 +11,7 @@ from typing import Protocol, cast, final, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from reprogram.core.errors import CapabilityError, ConfigError, say
+from reprogram.core.errors import CapabilityError, say
 from reprogram.core.method import Origin
 from reprogram.core.result import Parameters, Predictions
 from reprogram.core.source import Capability, Source, SourceOutput
@@ -88,6 +88,14 @@ class Observing(Protocol):
         """Start the statistics anew; the mapping stays until the next `refresh`."""
         ...
 
+    def statistics(self) -> dict[str, Tensor]:
+        """The statistics so far, for a checkpoint."""
+        ...
+
+    def load_statistics(self, statistics: dict[str, Tensor]) -> None:
+        """Take them up again."""
+        ...
+
 
 @final
 class Program(nn.Module):
@@ -112,6 +120,7 @@ class Program(nn.Module):
         self.origin = origin
         self._source = (source,)  # in a tuple, so that a source that is a module is not registered as a part
         _check_fit(self.input, source)
+        source.attach([e.site for e in self.input], features=output.reads_features)
 
     @property
     def source(self) -> Source:
@@ -181,6 +190,3 @@ def _check_fit(input: Input, source: Source) -> None:
             raise CapabilityError(msg)
         if source.sites[edit.site] is not Location.INPUT and Capability.HIDDEN_SITES not in source.capabilities:
             raise CapabilityError(say("source", f"must let `{edit.site}` be edited", source.spec.ref))
-
-
-__all__ = ["ConfigError", "Edit", "Input", "Observing", "Output", "Program"]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Predictions:
     @property
     def labels(self) -> list[str]:
         """Predicted class names, or numbers as text where the program knows no names."""
-        return [self.classes[i] if self.classes else str(i) for i in self.indices.tolist()]
+        return [self.classes[i] if self.classes else str(i) for i in cast("list[int]", self.indices.tolist())]  # pyright: ignore[reportUnknownMemberType]
 
     @property
     def confidence(self) -> Tensor:

@@ -6,7 +6,7 @@ hook set by `Slot.hold` binds the same value again for exactly that backward pas
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -48,7 +48,7 @@ class Slot(Generic[V]):
         return values[-1] if values else None  # type: ignore[return-value]
 
     @contextmanager
-    def bind(self, value: V) -> Iterator[None]:
+    def bind(self, value: V) -> Generator[None]:
         """Bind `value` in this thread until the block ends. Bindings nest."""
         before = self._stack.values
         self._stack.values = (*before, value)
@@ -64,7 +64,7 @@ class Slot(Generic[V]):
         a recomputed block could not tell which one it belongs to.
         """
         if result.requires_grad and not torch.compiler.is_compiling() and not _in_functional_transform():
-            result.register_hook(lambda _: self._rebind(value))
+            result.register_hook(lambda _: self._rebind(value))  # pyright: ignore
 
     def _rebind(self, value: V) -> None:
         task = _graph_task()
@@ -72,7 +72,7 @@ class Slot(Generic[V]):
         if held is None:
             self._backward[task] = value
             engine = torch.autograd.Variable._execution_engine  # pyright: ignore
-            engine.queue_callback(lambda: self._backward.pop(task, None))  # pyright: ignore[reportUnknownMemberType]
+            engine.queue_callback(lambda: self._backward.pop(task, None))  # pyright: ignore
         elif held is not value:
             msg = (
                 "Two programs that edit hidden sites of one source are in one backward pass. "

@@ -1,6 +1,6 @@
 """f: what every frozen source model offers, whatever library it comes from. Holds no model code itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from reprogram.core.taxonomy import Location
+from reprogram.core.errors import CapabilityError, say
 from reprogram.core.task import Sample
+from reprogram.core.taxonomy import Location
 
 if TYPE_CHECKING:
     from reprogram.core.program import Input
@@ -90,6 +91,19 @@ class SourceSpec:
         """Human name of a source class, or its number."""
         return self.labels[index] if self.labels else f"#{index}"
 
+    def canvas(self, size: int | None = None) -> int:
+        """Pixels of the square input a program should make: `size`, or by default what the source was trained on.
+
+        Raises:
+            CapabilityError: the source is no image model, or takes its own size only.
+        """
+        if self.modality != "image" or len(self.input_shape) != 3:
+            raise CapabilityError(say("source", "must be an image model", f"{self.ref} ({self.modality})"))
+        own = self.input_shape[-1]
+        if size is not None and size != own and not self.resizable:
+            raise CapabilityError(say("canvas", f"must be {own} for {self.ref}, which takes one size only", size))
+        return size or own
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -121,6 +135,10 @@ class Source(Protocol):
 
     def to(self, device: torch.device | str) -> "Source":
         """Move it (in place) and return it."""
+        ...
+
+    def attach(self, sites: Iterable[str], *, features: bool = False) -> None:
+        """Make sites (and the features) reachable; done once, when a program is built, never inside a forward."""
         ...
 
     def editing(self, input: "Input") -> AbstractContextManager[None]:

@@ -1,0 +1,102 @@
+"""Building programs from a method's name, and building them again from a program file."""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from reprogram.catalogue.config import make_config
+from reprogram.catalogue.find import find
+from reprogram.core.errors import ArtifactError, CapabilityError, ConfigError, say
+from reprogram.core.method import Method
+from reprogram.core.program import Program
+from reprogram.core.source import Source
+from reprogram.core.task import Sample, TaskSpec
+from reprogram.sources import load_source
+from reprogram.store import check_source, read, restore
+from reprogram.tasks import Task
+
+
+def build(
+    method: str | Method,
+    source: Source,
+    task: Task | TaskSpec | None,
+    *,
+    preset: str = "paper",
+    seed: int = 0,
+    **config: Any,
+) -> Program:
+    """Compose a program: what the method says, for this source and this task. Nothing is fitted yet.
+
+    Args:
+        method: its name, or a card of your own.
+        source: the frozen model.
+        task: the target task, or only its description.
+        preset: "paper" (default), one of the method's presets such as "cpu", or "auto".
+        seed: of random starts.
+        config: settings by name: `lr=0.05`, `epochs=5`, `inner=96`, or nested as `**{"recipe.lr": 0.05}`.
+
+    Raises:
+        ConfigError: the method or a setting is unknown, or a value out of range.
+        CapabilityError: the source lacks what the method needs.
+
+    Example:
+        program = build("blm", load_source("bundled/efficientnet-lite0"), load_task("bundled/mnist5k"), preset="cpu")
+    """
+    card = find(method) if isinstance(method, str) else method
+    missing = sorted(card.needs - source.capabilities)
+    if missing:
+        raise CapabilityError(say("source", f"must offer {missing} for {card.name}", source.spec.ref))
+    spec = task.spec if isinstance(task, Task) else task
+    if spec is not None and spec.modality != source.spec.modality:
+        kinds = f"a task of the source's kind ({source.spec.modality})"
+        raise ConfigError(say("task", f"must be {kinds}", f"{spec.name} ({spec.modality})"))
+    settings = make_config(card, config, preset=preset, source=source.spec)
+    return _build(card, source, spec, settings, seed)
+
+
+def _build(card: Method, source: Source, spec: TaskSpec | None, settings: Any, seed: int) -> Program:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        program = card.build(source, spec, settings)  # type: ignore[arg-type]
+    if program.origin is not None:
+        program.origin = replace(program.origin, paper=card.paper)
+    return program.to(source.device).eval()
+
+
+def load(path: str | os.PathLike[str], source: Source | None = None, *, force: bool = False) -> Program:
+    """Build a saved program again, on its own source or on one given.
+
+    Args:
+        path: a program file.
+        source: the frozen model; None loads the one the file names, if it is one that `load_source` knows.
+        force: use the source although its fingerprint differs from the one the program was fitted on.
+
+    Raises:
+        ArtifactError: the file is damaged, foreign, too new, or names a source or settings that do not fit.
+        FingerprintError: the source is another one, and `force` is False.
+    """
+    stored = read(path)
+    card = stored.card
+    if source is None:
+        if card.source.ref.startswith("module:") or "@" in card.source.ref:
+            remedy = "Pass it: load(path, source=...)."
+            raise ArtifactError(say("source", "is a model in memory that only you have", card.source.ref, remedy))
+        source = load_source(card.source.ref)
+    check_source(stored, source, force)
+    try:
+        method = find(card.method)
+        settings = make_config(method, dict(card.config))
+    except ConfigError as problem:
+        raise ArtifactError(
+            say(str(path), "must name a method and settings known here", card.method, str(problem))
+        ) from problem
+    spec = None
+    if card.task is not None:
+        t = card.task
+        sample = Sample(shape=tuple(t.sample.shape), fit=t.sample.fit, interpolation=t.sample.interpolation)
+        spec = TaskSpec(name=t.name, classes=tuple(t.classes), sample=sample, modality=t.modality)
+    program = _build(method, source, spec, settings, 0)
+    restore(program, stored)
+    return program.eval()

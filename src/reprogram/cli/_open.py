@@ -1,0 +1,58 @@
+"""What several commands do first: open a program, its task, and options they share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reprogram.core.errors import DataError, say
+
+if TYPE_CHECKING:
+    from reprogram.core.program import Program
+    from reprogram.tasks import Task
+
+ProgramFile = Annotated[Path, typer.Argument(metavar="PROGRAM", help="A program file, as `reprogram fit` writes it.")]
+TaskRef = Annotated[
+    str, typer.Option("--task", "-t", metavar="REF|PATH", help="bundled/..., or a folder, zip or table of pictures.")
+]
+SourceRef = Annotated[
+    str | None,
+    typer.Option("--source", "-s", metavar="REF", help="Source to use instead of the one the file names."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Use the source although its weights are not the program's.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default a GPU if there is one.")]
+
+
+def open_program(path: Path, source: str | None, *, force: bool, device: str | None) -> "Program":
+    """The program in a file, on its source, on the device."""
+    from reprogram.catalogue import load
+    from reprogram.fit import FitOptions
+    from reprogram.sources import load_source
+
+    place = FitOptions(device=device).place()
+    program = load(path, load_source(source) if source else None, force=force)
+    program.source.to(place)
+    return program.to(place)
+
+
+def open_task(program: "Program", ref: str) -> "Task":
+    """A task as a program reads it: same picture size, same splits as `fit` made, same classes.
+
+    Raises:
+        DataError: the classes are not the program's.
+    """
+    from reprogram.tasks import load_task
+
+    origin = program.origin
+    spec = origin.task if origin else None
+    if spec is None:
+        return load_task(ref)
+    fit = "squash" if spec.sample.fit == "squash" else "crop"
+    task = load_task(
+        ref, size=(spec.sample.height, spec.sample.width), fit=fit, interpolation=spec.sample.interpolation
+    )
+    if task.classes != spec.classes:
+        odd = sorted(set(task.classes) ^ set(spec.classes)) or ["the same in another order"]
+        remedy = f"Different: {', '.join(odd[:6])}{' ...' if len(odd) > 6 else ''}."
+        raise DataError(say("task", f"must have the program's {len(spec.classes)} classes", list(task.classes), remedy))
+    return task

@@ -1,0 +1,262 @@
+"""`reprogram fit`."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from reprogram.cli._run import Json, emit, note, pairs, quiet, tell, warn
+
+if TYPE_CHECKING:
+    from reprogram.cli._config import RunConfig
+    from reprogram.core.program import Program
+    from reprogram.fit import FitOptions, FitResult
+    from reprogram.report import Control
+    from reprogram.tasks import Task
+
+NOT_SETTINGS = ("config", "set_", "resume", "dry_run", "json")
+"""Options that say how this command runs; all others are keys of a `--config` file."""
+
+What = "What to fit"
+Data = "The task's pictures"
+How = "How to run"
+
+
+def fit(
+    context: typer.Context,
+    *,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", "-s", metavar="REF", help="The frozen model; see `sources`.", rich_help_panel=What),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", metavar="REF|PATH", help="bundled/..., or a folder, zip or table of pictures.",
+                     rich_help_panel=What),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", metavar="NAME", help="The recipe; see `methods`.", rich_help_panel=What),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The program file to write, *.safetensors.",
+                     rich_help_panel=What),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="paper, cpu, ...; auto is cpu on machines without a GPU.", rich_help_panel=What)
+    ] = "auto",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method (`methods NAME` lists them), again "
+                     "and again. Wins over the preset.", rich_help_panel=What),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="YAML with these options as keys (source, task, ..., "
+                     "few_shot, set). The command line wins.", rich_help_panel=What),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order, the few shots and all else random; not of the splits.",
+                          rich_help_panel=What)
+    ] = 0,
+    few_shot: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Train on K pictures of each class.", rich_help_panel=Data)
+    ] = None,
+    limit_train: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Train on N pictures at most.", rich_help_panel=Data)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, metavar="PX", help="Scale pictures to PX x PX.", rich_help_panel=Data)
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave damaged files out, with a warning.", rich_help_panel=Data)
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.", rich_help_panel=How)
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; by default a GPU if there is one.", rich_help_panel=How)
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the source's passes.", rich_help_panel=How)
+    ] = "fp32",
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=How)] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard files into the run folder.", rich_help_panel=How)
+    ] = False,
+    track_test: Annotated[
+        bool, typer.Option("--track-test", help="Log test accuracy every epoch; never used to choose.",
+                           rich_help_panel=How)
+    ] = False,
+    controls: Annotated[
+        Literal["none", "standard", "full"],
+        typer.Option(help="What to compare with; full also fits on random weights.", rich_help_panel=How),
+    ] = "standard",
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write an HTML report beside the program.", rich_help_panel=How)
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the plan: data, settings, time, memory.", rich_help_panel=How)
+    ] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Fit a program to a task and write it to a file.
+
+    Controls are fitted on the same data and shown beside it.
+
+    Example: `reprogram fit -s bundled/efficientnet-lite0 -t ./my_images -m blm -o my.safetensors`
+    """
+    from reprogram.cli._config import settle
+    from reprogram.fit import FitOptions
+
+    given = {k: v for k, v in context.params.items() if k not in NOT_SETTINGS and _said(context, k)}
+    chosen = settle(config, given, set_ or ())
+    options = FitOptions(
+        device=chosen.device, precision=chosen.precision, compile=chosen.compile, tensorboard=chosen.tensorboard,
+        track_test=chosen.track_test, progress=not quiet(),
+    )  # fmt: skip
+    options.place()
+    program, data = _build(chosen)
+    if dry_run:
+        _show_plan(program, data, chosen, options, json)
+    else:
+        _fit(program, data, chosen, options, resume, json)
+
+
+def _said(context: typer.Context, name: str) -> bool:
+    origin = context.get_parameter_source(name)
+    return origin is not None and origin.name != "DEFAULT"
+
+
+def _build(config: "RunConfig") -> "tuple[Program, Task]":
+    """What is quick to check comes first."""
+    from reprogram.catalogue import build, find, make_config
+    from reprogram.core.errors import ConfigError, say
+    from reprogram.sources import load_source
+    from reprogram.tasks import load_task
+
+    make_config(find(config.method), config.set, preset=config.preset)
+    if Path(config.out).suffix != ".safetensors":
+        raise ConfigError(
+            say("out", "must end in .safetensors", config.out, f"Try {Path(config.out).stem}.safetensors.")
+        )
+    bad = "skip" if config.skip_unreadable else "raise"
+    task = load_task(config.task, size=config.size, on_error=bad)
+    if config.few_shot is not None:
+        task = task.few_shot(config.few_shot, config.seed)
+    task = task.limit(train=config.limit_train, seed=config.seed)
+    source = load_source(config.source)
+    return build(config.method, source, task, preset=config.preset, seed=config.seed, **config.set), task
+
+
+def _show_plan(program: "Program", task: "Task", config: "RunConfig", options: "FitOptions", json: bool) -> None:
+    from reprogram.cli._plan import lines, plan
+
+    settings = asdict(program.origin.config) if program.origin else {}  # pyright: ignore[reportArgumentType]
+    found = plan(program, task, config, settings, options)
+    if json:
+        emit(found)
+        return
+    tell(pairs(lines(found)))
+    tell("\nSettings")
+    tell(pairs({f"  {k}": v for k, v in found["settings"].items()}))
+
+
+def _fit(
+    program: "Program", task: "Task", config: "RunConfig", options: "FitOptions", resume: bool, json: bool
+) -> None:
+    from reprogram.fit import fit
+
+    written = _write_config(program, config, resume)
+    try:
+        result = fit(program, task, seed=config.seed, out=config.out, resume=resume, options=options)
+    except KeyboardInterrupt:
+        if (written.parent / "checkpoint.safetensors").exists():
+            note(f"The checkpoint is saved. Go on with: reprogram fit --config {_quoted(written)} --resume")
+        raise
+    rows = _controls(result, task, config)
+    report = _report(result, task, config, rows)
+    if json:
+        emit(_facts(result, rows, config, report, written))
+    else:
+        _tell(result, rows, config, report, written)
+
+
+def _write_config(program: "Program", config: "RunConfig", resume: bool) -> Path:
+    """The settings in the run folder, so that the fit can be repeated; a run that is resumed has them already."""
+    from reprogram.cli._config import text_of
+    from reprogram.fit.workspace import Workspace
+    from reprogram.store import write_atomic
+
+    with Workspace(config.out) as place:  # nobody else is fitting there
+        path = place.folder / "config.yaml"
+        if place.checkpoint.exists() and not resume and not Path(config.out).exists():
+            note(f"Starting anew; what was in {place.folder} is replaced (--resume goes on from it).")
+        if not (resume and path.exists()):
+            write_atomic(path, text_of(config, program.origin.config if program.origin else None).encode())
+    return path
+
+
+def _controls(result: "FitResult", task: "Task", config: "RunConfig") -> "list[Control]":
+    if config.controls == "none":
+        return []
+    from reprogram.report import controls
+
+    note("Fitting the controls ...")
+    return controls(result, task, full=config.controls == "full")
+
+
+def _report(result: "FitResult", task: "Task", config: "RunConfig", rows: "list[Control]") -> Path | None:
+    if not config.report:
+        return None
+    from reprogram.core.errors import MissingExtraError
+    from reprogram.fit import run_folder
+    from reprogram.report import write_report
+
+    path = Path(config.out).with_suffix(".html")
+    command = f"reprogram fit --config {_quoted(run_folder(config.out) / 'config.yaml')}"
+    try:
+        write_report(result, task, path, controls=rows, command=command)
+    except MissingExtraError as problem:
+        warn(f"No report: {problem}")
+        return None
+    return path
+
+
+def _facts(
+    result: "FitResult", rows: "list[Control]", config: "RunConfig", report: Path | None, written: Path
+) -> dict[str, Any]:
+    from reprogram.cli._tables import facts
+
+    return {
+        "program": config.out,
+        "report": report and str(report),
+        "config": str(written),
+        "method": config.method,
+        **facts(result.test, result.program.count(), result.seconds),
+        "metrics": result.card(),
+        "controls": {c.name: facts(c.test, c.parameters, c.seconds) for c in rows},
+    }
+
+
+def _tell(result: "FitResult", rows: "list[Control]", config: "RunConfig", report: Path | None, written: Path) -> None:
+    from reprogram.cli._tables import comparison, scores
+
+    tell(scores(comparison(result, rows)))
+    tell()
+    tell(pairs({"program": config.out, "report": report, "run": written.parent}))
+    if not quiet():
+        tell("\nNext:")
+        out = _quoted(config.out)
+        tell(f"  reprogram predict {out} PICTURE...")
+        tell(f"  reprogram show {out}")
+        if report is None:
+            page = Path(config.out).with_suffix(".html")
+            tell(f"  reprogram report {out} --task {_quoted(config.task)} --out {_quoted(page)}")
+
+
+def _quoted(path: str | Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,153 @@
+"""Where a fit's source outputs come from: computed batch by batch, or once and for all if I learns nothing."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, final, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reprogram.core.program import Input, Program
+from reprogram.core.source import SourceOutput
+from reprogram.tasks import Split
+
+CACHE_BYTES = 2 << 30
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Gives the source's outputs for rows of a split."""
+
+    def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
+        """Outputs for the rows `index` [B]."""
+        ...
+
+
+@final
+class Live:
+    """Runs the source every time."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        autocast: torch.dtype | None = None,
+        forward: "Callable[..., SourceOutput] | None" = None,
+    ) -> None:
+        self._program = program
+        self._autocast = autocast
+        self._forward = forward or program.source
+
+    def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
+        """Fetch, augment, edit, forward."""
+        source = self._program.source
+        x = _augmented(split.fetch(index), augment).to(source.device)
+        with self._precision(source.device):
+            out = self._forward(x, self._program.input, features=self._program.output.reads_features)
+        return out if self._autocast is None else SourceOutput(scores=_float(out.scores), features=_float(out.features))
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
+
+
+@final
+class OutputCache:
+    """Source outputs that no program can change, kept in memory: least recently used go first.
+
+    Keys hold the source's fingerprint, the fixed input's exact state and the split's digest, so that nothing stale is
+    ever read. Controls and fixed-input programs on the same data share one forward pass.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit
+        self._rows: OrderedDict[tuple[str, ...], SourceOutput] = OrderedDict()
+
+    def get(self, key: tuple[str, ...], make: Callable[[], SourceOutput]) -> SourceOutput:
+        """The outputs under `key`, made if need be."""
+        found = self._rows.get(key) or make()
+        self._rows[key] = found
+        self._rows.move_to_end(key)
+        while len(self._rows) > 1 and sum(map(_bytes, self._rows.values())) > self.limit:
+            self._rows.popitem(last=False)
+        return found
+
+
+@final
+class Cached:
+    """Runs the source once per split."""
+
+    def __init__(self, program: Program, cache: OutputCache, *, batch_size: int = 128) -> None:
+        self._live = Live(program)
+        self._program = program
+        self._cache = cache
+        self._batch = batch_size
+        self._source = program.source.fingerprint()
+        self._input = input_digest(program.input)
+
+    def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
+        """Rows of the outputs computed before; `augment` has no meaning here."""
+        reads = "features" if self._program.output.reads_features else "scores"
+        rows = self._cache.get((self._source, self._input, split.digest(), reads), lambda: self._all(split))
+        index = index.to(self._program.source.device)
+        features = None if rows.features is None else rows.features[index]
+        return SourceOutput(scores=rows.logits[index], features=features)
+
+    @torch.no_grad()
+    def _all(self, split: Split) -> SourceOutput:
+        training = self._program.training
+        self._program.eval()
+        parts = [self._live.outputs(split, i) for i in torch.arange(len(split)).split(self._batch)]
+        self._program.train(training)
+        features = [p.features for p in parts if p.features is not None]
+        scores = torch.cat([p.logits for p in parts]) if parts else torch.empty(0, self._program.source.spec.outputs)
+        return SourceOutput(scores=scores, features=torch.cat(features) if features else None)
+
+
+SHARED = OutputCache()
+
+
+def feed_for(
+    program: Program, *, autocast: torch.dtype | None = None, cache: OutputCache | None = None,
+    forward: "Callable[..., SourceOutput] | None" = None,
+) -> Feed:  # fmt: skip
+    """`Cached` if the input learns nothing, else `Live`."""
+    if any(p.requires_grad for p in program.input.parameters()):
+        return Live(program, autocast=autocast, forward=forward)
+    return Cached(program, SHARED if cache is None else cache)
+
+
+def input_digest(input: Input) -> str:
+    """Hash of the edits' kinds, settings and state."""
+    digest = hashlib.sha256(repr(input).encode())
+    for name, value in input.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _augmented(x: Tensor, kind: str) -> Tensor:
+    """Random flips, and for "crop" also a random shift by up to an eighth of the size, images [B, C, H, W]."""
+    if kind == "none" or x.ndim != 4:
+        return x
+    flip = torch.rand(len(x)) < 0.5
+    x = torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
+    if kind == "flip":
+        return x
+    height, width = x.shape[-2:]
+    dy, dx = max(1, height // 8), max(1, width // 8)
+    wide = F.pad(x, (dx, dx, dy, dy))
+    top, left = torch.randint(0, 2 * dy + 1, (len(x),)), torch.randint(0, 2 * dx + 1, (len(x),))
+    return torch.stack(
+        [w[:, t : t + height, s : s + width] for w, t, s in zip(wide, top.tolist(), left.tolist(), strict=True)]
+    )
+
+
+def _float(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.float()
+
+
+def _bytes(rows: SourceOutput) -> int:
+    return sum(t.numel() * t.element_size() for t in (rows.scores, rows.features) if t is not None)

@@ -1,0 +1,197 @@
+"""What a program must beat: readings of the untouched source, a constant answer, and the same fit on random weights.
+
+All are fitted on the program's own training split. No edit and linear probe see the same picture on the same canvas,
+so the source passes over the data once for both.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from reprogram.catalogue import build, find
+from reprogram.core.errors import ConfigError, FitError, SourceError
+from reprogram.core.method import Recipe
+from reprogram.core.program import Edit, Observing, Output, Program
+from reprogram.core.result import Parameters
+from reprogram.core.source import Source
+from reprogram.fit import FitOptions, FitResult, Metrics, fit, measure
+from reprogram.inputs import Place
+from reprogram.outputs import Linear
+from reprogram.sources import ModuleSource
+from reprogram.tasks import Split, Task
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Control:
+    """One row beside the program's own.
+
+    Attributes:
+        name: two or three words.
+        description: one sentence: what was done.
+        test: metrics; None without a test split, or where the control could not be fitted (the description says why).
+        validation: the same on validation.
+        parameters: how much was learned or counted.
+        seconds: spent on fitting and scoring. Of two controls with the same input, the first pays for the source.
+    """
+
+    name: str
+    description: str
+    test: Metrics | None
+    validation: Metrics | None
+    parameters: Parameters
+    seconds: float
+
+
+def controls(
+    result: FitResult, task: Task, *, full: bool = False, seed: int = 0, options: FitOptions | None = None
+) -> list[Control]:
+    """Fit the controls of a program on the same data.
+
+    Args:
+        result: of the program; a loaded one's comes from `evaluate_result`.
+        task: what it was fitted on.
+        full: also fit the same method on the source's architecture with random weights, which costs as much as the
+            fit itself.
+        seed: of the controls' fits and of the random weights.
+        options: how to run; by default quietly, where the source is. Each control has its own recipe.
+
+    Returns:
+        No edit with the same output, linear probe, majority class, and on request the random source. A program that is
+        one of these has no row for itself.
+    """
+    program = result.program
+    place = placed(program, task)
+    made: list[Control] = []
+    run = _Runner(task, seed, _quiet(options, program))
+    if place is not None and _manipulates(program):
+        made.append(run.control(
+            "no edit, same output", "The picture scaled to the source's canvas, nothing learned on it; an output of the "
+            "program's kind, fitted anew.", lambda: _no_edit(program, place), _reading(result)))  # fmt: skip
+    if place is not None and not _is_probe(program):
+        made.append(run.control(
+            "linear probe", "A linear layer learned on the class scores of the untouched source.",
+            lambda: build("linear_probe", program.source, task.spec, canvas=place.canvas, inner=place.canvas), None,
+        ))  # fmt: skip
+    made.append(majority(task))
+    source = program.source
+    if full and isinstance(source, ModuleSource):
+        made.append(run.control(
+            "random source", "The same method and recipe on the source's architecture with random weights.",
+            lambda: _rebuilt(program, source.randomised(seed), seed), result.recipe))  # fmt: skip
+    return made
+
+
+def majority(task: Task) -> Control:
+    """Always the most frequent class of the training split; its scores are the logarithms of the class frequencies."""
+    counts = task.train.counts().double() + 1
+    scores = (counts / counts.sum()).log().float()
+
+    def constant(split: Split) -> Metrics | None:
+        return measure(scores.expand(len(split), -1), split.labels) if len(split) else None
+
+    most = task.classes[int(counts.argmax())]
+    return Control(
+        name="majority class", description=f"Always “{most}”, the most frequent class of the training split.",
+        test=constant(task.test), validation=constant(task.val),
+        parameters=Parameters(allocated=0, effective=0, fitted=len(counts)), seconds=0.0,
+    )  # fmt: skip
+
+
+def placed(program: Program, task: Task) -> Place | None:
+    """The whole picture on the program's canvas, nothing else: what the controls see. None if these are no pictures."""
+    if program.source.spec.modality != "image":
+        return None
+    canvas = next((e.canvas for e in program.input if isinstance(e, Place)), None)
+    if canvas is None:  # the program takes the task's pictures at their own size
+        height, width = task.spec.sample.height, task.spec.sample.width
+        own = program.source.spec.input_shape[-1]
+        canvas = height if height == width and (program.source.spec.resizable or height == own) else own
+    return Place(canvas, canvas)
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """Fits one control after another in the same way."""
+
+    task: Task
+    seed: int
+    options: FitOptions
+
+    def control(self, name: str, description: str, make: Callable[[], Program], recipe: Recipe | None) -> Control:
+        """Build, fit and score; a control that cannot be had says so in its row."""
+        start = time.perf_counter()
+        try:
+            program = make()
+            done = fit(program, self.task, seed=self.seed, options=replace(self.options, recipe=recipe))
+        except (SourceError, ConfigError, FitError) as problem:
+            failed = f"{description} It could not be fitted: {problem}"
+            return Control(name=name, description=failed, test=None, validation=None, parameters=Parameters(0, 0),
+                           seconds=time.perf_counter() - start)  # fmt: skip
+        return Control(
+            name=name,
+            description=description,
+            test=done.test,
+            validation=done.validation,
+            parameters=program.count(),
+            seconds=time.perf_counter() - start,
+        )
+
+
+def _quiet(options: FitOptions | None, program: Program) -> FitOptions:
+    """The caller's options, on the source's device unless they name one, and without files or per-epoch tests."""
+    options = options or FitOptions(progress=False)
+    device = options.device or str(program.source.device)
+    return replace(options, device=device, track_test=False, tensorboard=False)
+
+
+def _no_edit(program: Program, place: Edit) -> Program:
+    return Program([place], program.source, fresh_output(program))
+
+
+def _reading(result: FitResult) -> Recipe:
+    """How the program's kind of output is fitted on an input that stays as it is."""
+    if not any(p.requires_grad for p in result.program.output.parameters()):
+        return Recipe(refresh="once", epochs=1, batch_size=result.recipe.batch_size)
+    groups = tuple(g for g in result.recipe.groups if g.prefix.startswith("output"))
+    return replace(result.recipe, refresh="once", augment="none", groups=groups)
+
+
+def fresh_output(program: Program) -> Output:
+    """An output of the same kind and settings as the program's, as if nothing had been fitted yet."""
+    try:
+        return _rebuilt(program, program.source, 0).output
+    except ConfigError:  # made by hand: no method to ask
+        output = copy.deepcopy(program.output)
+    if isinstance(output, Linear):
+        return Linear(output.sources, output.targets, features=output.reads_features)
+    if isinstance(output, Observing):
+        output.forget()
+    return output
+
+
+def _rebuilt(program: Program, source: Source, seed: int) -> Program:
+    """The program's method and settings again, unfitted, on a source.
+
+    Raises:
+        ConfigError: no known method made it.
+    """
+    origin = program.origin
+    if origin is None or origin.task is None:
+        raise ConfigError("The program was made by hand, so that it cannot be built again.")
+    card = find(origin.method)
+    if not isinstance(origin.config, card.config):
+        raise ConfigError(f"The method `{origin.method}` in the catalogue is another one.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return card.build(source, origin.task, origin.config).to(source.device)
+
+
+def _manipulates(program: Program) -> bool:
+    return any(edit.operators for edit in program.input)
+
+
+def _is_probe(program: Program) -> bool:
+    return not _manipulates(program) and isinstance(program.output, Linear) and not program.output.reads_features

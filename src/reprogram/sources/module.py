@@ -1,0 +1,267 @@
+"""Any `torch.nn.Module` as a source: normalisation, sites by module path, hooks that are set once.
+
+Value flow for images, x in [0, 1]: edits at "input" -> normalise -> edits at "normalised" -> the module, whose own
+sites are "hidden.i" (what block i reads) and every module's path (what that module returns).
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from reprogram.core.errors import CapabilityError, SourceError, say
+from reprogram.core.program import Input
+from reprogram.core.slot import Slot
+from reprogram.core.source import Capability, Preprocessing, SourceOutput, SourceSpec
+from reprogram.core.task import Sample
+from reprogram.core.taxonomy import Location
+from reprogram.media.images import as_samples
+
+Sites = str | Sequence[str] | None
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One forward pass: the edits its hooks apply, and where the feature hook leaves what it saw."""
+
+    input: Input
+    features: Tensor | None = None
+
+
+@final
+class ModuleSource:
+    """A frozen module with sites. Make one with `wrap` or `load_source`.
+
+    The module is switched to eval mode and its parameters no longer require gradients; several sources and programs
+    may share it. Calls from several threads do not see each other's edits.
+    """
+
+    def __init__(self, module: nn.Module, spec: SourceSpec, *, blocks: Sequence[str] = (), head: str = "") -> None:
+        self.module = module.eval().requires_grad_(False)
+        self._blocks = tuple(blocks)
+        self._head = head
+        self.spec = replace(spec, depth=len(self._blocks))
+        self._slot = Slot[_Call]()
+        self._attached: set[str] = set()
+        self._paths = dict(module.named_modules())
+        sites = {"input": Location.INPUT, "normalised": Location.INPUT}
+        sites |= {f"hidden.{i}": Location.HIDDEN for i in range(len(self._blocks))}
+        sites |= {path: Location.HIDDEN for path in self._paths if path}
+        self.sites: Mapping[str, Location] = MappingProxyType(sites)
+        can = {Capability.GRADIENTS, Capability.HIDDEN_SITES}
+        self.capabilities = frozenset(can | {Capability.FEATURES} if head else can)
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (spec.preprocessing.mean, spec.preprocessing.std))
+        self._scale, self._shift = (1 / std).to(self.device), (-mean / std).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's first parameter is."""
+        first = next(self.module.parameters(), None)
+        return first.device if first is not None else torch.device("cpu")
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, 64 hex digits."""
+        digest = hashlib.sha256()
+        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        for name in sorted(tensors):
+            t = tensors[name].detach()
+            digest.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
+            digest.update(t.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> "ModuleSource":
+        """Move the module (in place) and return the source."""
+        self.module.to(device)
+        self._scale, self._shift = self._scale.to(device), self._shift.to(device)
+        return self
+
+    def attach(self, sites: Iterable[str], *, features: bool = False) -> None:
+        """Set the hooks of these sites, once; `core.Program` calls it when it is built.
+
+        Raises:
+            CapabilityError: a site is unknown, or features are wanted of a module without a linear head.
+        """
+        for site in sites:
+            if site in ("input", "normalised") or site in self._attached:
+                continue
+            if site not in self.sites:
+                raise CapabilityError(say("site", "must be one of `source.sites`", site))
+            if site.startswith("hidden.") and site not in self._paths:
+                block = self._paths[self._blocks[int(site.removeprefix("hidden."))]]
+                block.register_forward_pre_hook(self._edit_argument(site))
+            else:
+                self._paths[site].register_forward_hook(self._edit_result(site))
+            self._attached.add(site)
+        if features and "features" not in self._attached:
+            if not self._head:
+                raise CapabilityError(say("source", "must have a linear head to give features", self.spec.ref))
+            self._paths[self._head].register_forward_pre_hook(self._keep_features)
+            self._attached.add("features")
+
+    @contextmanager
+    def editing(self, input: Input) -> Generator[None]:
+        """Bind an input's hidden edits in this thread, for code that calls `source.module` itself."""
+        with self._slot.bind(_Call(input)):
+            yield
+
+    def prepare(self, inputs: object, sample: Sample | None) -> Sequence[Tensor]:
+        """Paths, pictures, arrays or tensors as image tensors of the sample's shape (default: the source's own)."""
+        return as_samples(inputs, sample or Sample(shape=self.spec.input_shape))
+
+    def __call__(self, x: Tensor, input: Input, *, features: bool = False) -> SourceOutput:
+        """`f(I(x))` for images [B, channel, height, width] in [0, 1] (floats) or 0..255 (uint8)."""
+        if self.module.training:  # somebody called train() on the module they wrapped
+            self.module.eval()
+        x = x.float().div_(255) if x.dtype is torch.uint8 else x
+        x = input(x, "input")
+        x = torch.addcmul(self._shift, x, self._scale) if x.ndim == 4 else x
+        x = input(x, "normalised")
+        if x.ndim == 4 and x.is_floating_point():
+            x = x.contiguous(memory_format=torch.channels_last)
+        hidden = features or any(e.site not in ("input", "normalised") for e in input)
+        if not hidden:
+            return SourceOutput(scores=_scores(self.module(x)))
+        call = _Call(input)
+        with self._slot.bind(call):
+            scores = _scores(self.module(x))
+        self._slot.hold(call, scores)
+        return SourceOutput(scores=scores, features=call.features)
+
+    def randomised(self, seed: int = 0) -> "ModuleSource":
+        """A twin with the same architecture and random weights: the control for "the pretrained weights matter".
+
+        Raises:
+            SourceError: a parameter belongs to a module that cannot initialise itself.
+        """
+        twin = _bare_copy(self.module)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for path, module in twin.named_modules():
+                reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)  # torch's own convention
+                if callable(reset):
+                    reset()
+                elif next(module.parameters(recurse=False), None) is not None:
+                    raise SourceError(say(path or "module", "must have `reset_parameters` to be randomised", module))
+        return ModuleSource(twin, replace(self.spec, ref=f"{self.spec.ref}@random-{seed}"),
+                            blocks=self._blocks, head=self._head)  # fmt: skip
+
+    def _edit_argument(self, site: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            call = self._slot.current()
+            return None if call is None or not args else (call.input(args[0], site), *args[1:])
+
+        return hook
+
+    def _edit_result(self, site: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        def hook(_: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+            call = self._slot.current()
+            if call is None:
+                return result
+            if isinstance(result, tuple):  # some libraries' blocks return (hidden, attention, ...)
+                return (call.input(result[0], site), *result[1:])
+            return call.input(result, site)
+
+        return hook
+
+    def _keep_features(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        call = self._slot.current()
+        if call is not None:
+            call.features = args[0]
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    labels: Sequence[str] | None = None,
+    preprocess: Preprocessing | tuple[Sequence[float], Sequence[float]] | None = None,
+    sites: Sites = None,
+    **facts: Any,
+) -> ModuleSource:
+    """Any module that maps images [B, *input_shape] to class scores [B, S] as a frozen source.
+
+    Args:
+        module: switched to eval mode and frozen, in place.
+        input_shape: (channel, height, width) it reads.
+        labels: S human names of its classes.
+        preprocess: `Preprocessing`, or (mean, std) per channel, applied to pixels in [0, 1]; None for no change.
+        sites: glob patterns of module paths whose matches, in order, become "hidden.0", "hidden.1", ... ("layer*.*").
+            Every module's path is a site in any case.
+        facts: further fields of `SourceSpec`: `ref`, `resizable`, `width`.
+
+    Raises:
+        SourceError: the module does not map such inputs to [B, S], or labels or sites do not match it.
+    """
+    if not isinstance(preprocess, Preprocessing):
+        mean, std = preprocess or ((0.0,) * input_shape[0], (1.0,) * input_shape[0])
+        preprocess = Preprocessing(mean=tuple(mean), std=tuple(std))
+    if len(preprocess.mean) != len(preprocess.std) or len(preprocess.mean) not in (1, input_shape[0]):
+        got = (preprocess.mean, preprocess.std)
+        raise SourceError(say("preprocess", f"must give a mean and a std for {input_shape[0]} channels", got))
+    module.eval()
+    outputs = _dry_run(module, input_shape)
+    if labels is not None and len(labels) != outputs:
+        raise SourceError(say("labels", f"must name the {outputs} outputs", f"{len(labels)} names"))
+    name = f"module:{type(module).__name__}"
+    spec = SourceSpec(ref=facts.pop("ref", name), modality="image", input_shape=input_shape, outputs=outputs,
+                      labels=tuple(labels) if labels else None, preprocessing=preprocess, **facts)  # fmt: skip
+    return ModuleSource(module, spec, blocks=_matching(module, sites), head=_linear_head(module, outputs))
+
+
+def _dry_run(module: nn.Module, shape: tuple[int, ...]) -> int:
+    first = next(module.parameters(), None)
+    zeros = torch.zeros(1, *shape, dtype=first.dtype if first is not None else None,
+                        device=first.device if first is not None else None)  # fmt: skip
+    try:
+        with torch.no_grad():
+            scores = _scores(module(zeros))
+    except (RuntimeError, ValueError, TypeError, IndexError) as problem:
+        remedy = f"The module itself said: {problem}"
+        raise SourceError(say("input_shape", "must be a shape the module reads", shape, remedy)) from problem
+    if scores.ndim != 2:
+        raise SourceError(say("module", "must return class scores [B, S]", list(scores.shape)))
+    return scores.shape[1]
+
+
+def _scores(result: Any) -> Tensor:
+    if isinstance(result, Tensor):
+        return result
+    if isinstance(result, tuple) and result and isinstance(result[0], Tensor):
+        return result[0]
+    logits = getattr(result, "logits", None)  # transformers' model outputs
+    if isinstance(logits, Tensor):
+        return logits
+    raise SourceError(say("module", "must return a tensor, a tuple that starts with one, or `.logits`", type(result)))
+
+
+def _matching(module: nn.Module, patterns: Sites) -> tuple[str, ...]:
+    """Paths of modules that match, in the module's own order. `*` does not cross a dot."""
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns or ())
+    paths = [p for p, _ in module.named_modules() if p]
+    found = [p for p in paths for w in wanted if p.count(".") == w.count(".") and fnmatchcase(p, w)]
+    if wanted and not found:
+        tops = [f"{n}.*" for n, m in module.named_children() if len(list(m.children())) > 1]
+        raise SourceError(say("sites", f"must match module paths, for example {tops}", wanted))
+    return tuple(dict.fromkeys(found))
+
+
+def _linear_head(module: nn.Module, outputs: int) -> str:
+    """Path of the last linear layer if it makes the scores, else empty."""
+    linear = [(p, m) for p, m in module.named_modules() if isinstance(m, nn.Linear)]
+    return linear[-1][0] if linear and linear[-1][1].out_features == outputs else ""
+
+
+def _bare_copy(module: nn.Module) -> nn.Module:
+    """A deep copy without the hooks, which would read the slot of the source they were set by."""
+    twin = copy.deepcopy(module)
+    for part in twin.modules():
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
+    return twin

@@ -1,0 +1,91 @@
+"""`load_task`: one door for all kinds of data."""
+
+import difflib
+import os
+from pathlib import Path
+
+from reprogram.core.errors import DataError, say
+from reprogram.media.decode import printable
+from reprogram.tasks.archive import list_zip
+from reprogram.tasks.assemble import Built, announce
+from reprogram.tasks.bundled import BUNDLED, PREFIX, build_bundled
+from reprogram.tasks.folder import list_folder
+from reprogram.tasks.listing import build
+from reprogram.tasks.options import Options
+from reprogram.tasks.rows import SUFFIXES
+from reprogram.tasks.table import list_table
+from reprogram.tasks.task import Task
+
+_KINDS = f"a folder with one sub-folder of pictures a class, a .zip of one, or a table ({', '.join(SUFFIXES)})"
+
+
+def load_task(  # noqa: PLR0913 (the settings that people type most)
+    ref: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    fit: str = "crop",
+    seed: int = 0,
+    val: float | int = 0.1,
+    test: float | int = 0.2,
+    few_shot: int | None = None,
+    **options: object,
+) -> Task:
+    """Load a classification task.
+
+    Args:
+        ref: a bundled data set (`task_refs()` lists them); a folder, or a zip of one, of the form
+            [train|val|test/]class/picture; or a table with columns for the picture's path, the class and, if need be,
+            the split.
+        size: height and width in pixels, one number or two. None keeps the size if all pictures have one, and else
+            chooses.
+        fit: "crop" cuts pictures of another shape to the middle; "squash" changes their aspect ratio.
+        seed: of the splits that are made here, and of `few_shot`.
+        val: fraction of all examples to take from train for validation, where there is no such split.
+        test: the same for the test.
+        few_shot: so many training examples of each class; see `Task.few_shot`.
+        options: `on_error` ("raise" or "skip"), `progress`, and others: see `tasks.options.Options`.
+
+    Splits that are not there are made: validation and test from train, or validation from train if there is a test.
+    Given train and validation only, validation becomes the test, with a warning. What else is odd is in
+    `task.warnings` and goes to the log `reprogram`.
+
+    Raises:
+        DataError: there is nothing of that name, or the data cannot be used; the message names file and line.
+        ConfigError: an option is unknown or out of range.
+        MissingExtraError: an optional package is needed; the message names the extra.
+    """
+    chosen = Options.of({"size": size, "fit": fit, "seed": seed, "val": val, "test": test, **options})
+    task = Task(*announce(_build(ref, chosen)))
+    return task if few_shot is None else task.few_shot(few_shot, seed)
+
+
+def task_refs() -> dict[str, str]:
+    """Names of bundled data sets, each with one line about it."""
+    return {ref: bundled.summary for ref, bundled in sorted(BUNDLED.items())}
+
+
+def _build(ref: str | os.PathLike[str], options: Options) -> Built:
+    if os.fspath(ref) in BUNDLED:
+        return build_bundled(os.fspath(ref), options)
+    path = Path(ref)
+    if not path.exists():
+        raise _unknown(path)
+    if path.is_dir():
+        return build(list_folder(path, options), options)
+    if path.suffix.lower() == ".zip":
+        return build(list_zip(path), options)
+    if path.suffix.lower() in SUFFIXES:
+        return build(list_table(path, options), options)
+    raise DataError(say(printable(path), f"must be {_KINDS}", f"a {path.suffix or 'nameless'} file"))
+
+
+def _unknown(path: Path) -> DataError:
+    name = printable(path)
+    try:
+        beside = [printable(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError:
+        beside = []
+    known = {**{ref.removeprefix(PREFIX): ref for ref in BUNDLED}, **{other: other for other in [*BUNDLED, *beside]}}
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    remedy = f"Did you mean {known[near[0]]!r}?" if near else ""
+    return DataError(say("task", f"must be one of {sorted(BUNDLED)}, or the path of {_KINDS}", name, remedy))
