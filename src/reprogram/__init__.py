@@ -11,6 +11,8 @@ Importing this package imports nothing heavy: each name below is fetched when it
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from reprogram._version import __version__
@@ -53,6 +55,21 @@ _HOMES = {
     "tasks": ["Split", "Task", "load_task"],
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """Lets `fit`, `methods` and the like be functions here although rooms of these names exist.
+
+    Python sets an attribute on a package when a submodule of it is imported; the public function keeps the name.
+    `from reprogram.fit import engine` and the like work as ever.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

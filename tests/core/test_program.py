@@ -52,7 +52,8 @@ def test_a_module_source_is_not_registered_either():
         def __init__(self, inner) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(1))
-            for name in ("spec", "sites", "capabilities", "device", "fingerprint", "to", "attach", "editing", "prepare"):
+            facts = ("spec", "sites", "capabilities", "device")
+            for name in (*facts, "fingerprint", "to", "attach", "editing", "prepare"):
                 object.__setattr__(self, name, getattr(inner, name))
             object.__setattr__(self, "inner", inner)
 

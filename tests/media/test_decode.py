@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import random
@@ -166,7 +167,7 @@ def test_a_header_that_lies_takes_no_memory_to_find_out():
 def test_every_truncation_is_an_error_or_a_picture(kind, noise, encode):
     data = encode(noise(64, 64), kind)
     for length in range(0, len(data) - 12, 37):
-        with pytest.raises(DataError, match="`cut.png`"):
+        with pytest.raises(DataError, match=r"`cut\.png`"):
             read_image(data[:length], name="cut.png")
 
 
@@ -215,10 +216,8 @@ def test_fuzz(kind, noise, encode):
         except DataError as error:
             assert "`fuzz`" in str(error)
             outcomes[False] += 1
-        try:
+        with contextlib.suppress(DataError):
             image_size(bytes(data))
-        except DataError:
-            pass
     assert min(outcomes.values()) > 20
 
 

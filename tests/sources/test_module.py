@@ -174,5 +174,5 @@ def test_timm_through_its_own_data_config():
 def test_timm_names_that_are_wrong_or_need_a_network():
     with pytest.raises(SourceError, match=r"timm knows.*resnet18"):
         load_source("timm/resnet188")
-    with pytest.raises(SourceError, match="needs its weights from the model hub.*pretrained=False"):
+    with pytest.raises(SourceError, match=r"needs its weights from the model hub.*pretrained=False"):
         load_source("timm/resnet18")

@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import entry_points
 
-from reprogram import methods as _folder
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.method import Method
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator
@@ -26,8 +25,9 @@ log = logging.getLogger("reprogram")
 @lru_cache
 def _all() -> dict[str, Method]:
     found: dict[str, Method] = {}
-    for module in pkgutil.iter_modules(_folder.__path__):
-        card = getattr(importlib.import_module(f"{_folder.__name__}.{module.name}"), "METHOD", None)
+    folder = importlib.import_module("reprogram.methods")
+    for module in pkgutil.iter_modules(folder.__path__):
+        card = getattr(importlib.import_module(f"reprogram.methods.{module.name}"), "METHOD", None)
         if isinstance(card, Method):
             _add(found, card, f"methods/{module.name}.py")
     for entry in entry_points(group="reprogram.methods"):

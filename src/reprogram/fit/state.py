@@ -14,9 +14,10 @@ from torch import Tensor
 
 from reprogram.core.errors import ArtifactError, say
 from reprogram.core.program import Observing, Program
-from reprogram.store import read_tensors, write_tensors
+from reprogram.store import Limits, read_tensors, write_tensors
 
 KIND = "checkpoint"
+LIMITS = Limits(header_bytes=64 << 20)  # a row of history for each of a great many epochs
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class Checkpoint:
         rows = optimizer.state_dict()["state"] if optimizer else {}
         tensors |= {f"optimizer.{i}.{k}": v for i, row in rows.items() for k, v in row.items() if isinstance(v, Tensor)}
         card = {"identity": self.identity, "progress": asdict(progress)}
-        write_tensors(self.path, {k: v.detach().cpu() for k, v in tensors.items()}, card, kind=KIND)
+        write_tensors(self.path, {k: v.detach().cpu() for k, v in tensors.items()}, card, kind=KIND, limits=LIMITS)
 
     def load(self, program: Program, optimizer: torch.optim.Optimizer | None) -> tuple[Progress, dict[str, Tensor]]:
         """Put the state back; returns the counters and the best state.
@@ -90,7 +91,7 @@ class Checkpoint:
         Raises:
             ArtifactError: the file is damaged or belongs to another fit.
         """
-        card, tensors = read_tensors(self.path, kind=KIND)
+        card, tensors = read_tensors(self.path, kind=KIND, limits=LIMITS)
         theirs, counters = cast("dict[str, Any]", card["identity"]), cast("dict[str, Any]", card["progress"])
         other = sorted(k for k in {*self.identity, *theirs} if self.identity.get(k) != theirs.get(k))
         if other:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, final, overload
+from typing import TYPE_CHECKING, TypeAlias, final, overload
 
 import numpy as np
 import torch
@@ -37,8 +37,15 @@ class _Entry:
     value: Picture
 
 
+# Without its parameter at run time: a runtime checker would look into a random picture, and so read a random file.
+if TYPE_CHECKING:
+    _Tensors = Sequence[Tensor]
+else:
+    _Tensors = Sequence
+
+
 @final
-class Samples(Sequence[Tensor]):
+class Samples(_Tensors):
     """Pictures as tensors [channel, height, width], all uint8 or all float in [0, 1]; files are read when asked for.
 
     Attributes:

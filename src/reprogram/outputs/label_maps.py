@@ -10,9 +10,10 @@ here is differentiated: logits that carry a graph are read without it.
 
 import math
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int, Integer, Num
 from torch import Tensor
@@ -24,7 +25,10 @@ from reprogram.outputs._scores import precise
 SOFT_UNIT = 2.0**-36
 """What one step of `top_counts` is worth: sums of whole numbers are exact, in any order and on any device."""
 
-_SCAN = 1024  # entries of a greedy scan turned into Python numbers at a time
+Cells = npt.NDArray[Any]
+
+_AHEAD = 5  # cells a greedy scan looks at first, for each source class that it is to give away
+_SCAN = 1024  # cells turned into Python numbers at a time
 _CACHED = 2**17  # logits worked on at a time on a CPU, so that they stay in its cache
 _UNCACHED = 2**25  # elsewhere: 128 MiB in float32
 _FEW, _NARROW = 32, 4096  # up to which k and S a top-k on a CPU is quicker by k scans
@@ -145,11 +149,15 @@ def many_to_one_map(counts: Num[Tensor, " source target"], per_class: int) -> In
     sources, targets = counts.shape
     check_one_to_one(sources, targets, per_class)
     _check_counts(counts)
-    flat = counts.reshape(-1)
-    seen = flat.nonzero().squeeze(1)  # few: at most one for each sample
-    order = seen[flat[seen].argsort(descending=True, stable=True)]
     chosen: list[list[int]] = [[] for _ in range(targets)]
-    taken = _scan(order, chosen, per_class, sources)
+    taken = bytearray(sources)
+    flat = (precise(counts) if counts.is_floating_point() else counts.long()).flatten().cpu().numpy()
+    cells = np.flatnonzero(flat)  # few, as a rule: at most one for each sample
+    while len(cells) and not all(len(row) == per_class for row in chosen):
+        best, ties, cells = _best(flat, cells, _AHEAD * targets * per_class)
+        if not _scan(best, chosen, per_class, taken):
+            _scan(ties, chosen, per_class, taken)
+        cells = cells[_free(chosen, per_class, taken).take(cells)]
     rest = (s for s in range(sources) if not taken[s])
     for row in chosen:
         row.extend(islice(rest, per_class - len(row)))
@@ -321,12 +329,25 @@ def _add_soft(counts: Tensor, chance: Tensor, source: Tensor, target: Tensor) ->
     counts.view(-1).scatter_add_(0, cell.flatten(), steps.flatten())
 
 
-def _scan(order: Tensor, chosen: list[list[int]], per_class: int, sources: int) -> bytearray:
-    """Give sources to targets in `order` of cells; mark those taken. Stops as soon as every target has enough."""
-    taken = bytearray(sources)
-    missing = len(chosen) * per_class
-    for start in range(0, len(order), _SCAN):
-        for cell in cast("list[int]", order[start : start + _SCAN].tolist()):  # pyright: ignore[reportUnknownMemberType]
+def _best(flat: Cells, cells: Cells, many: int) -> tuple[Cells, Cells, Cells]:
+    """Cells in three parts: about `many` with the largest counts, sorted; those that equal the least of them; the rest.
+
+    Each in row-major order where counts are equal. Sorting all S x T cells would take most of the time of a map, and a
+    scan seldom gets beyond the first few.
+    """
+    values = flat[cells]
+    least = torch.as_tensor(values).topk(min(many, len(values))).values[-1].item()
+    above = np.flatnonzero(values > least)
+    above = above[np.argsort(-values[above], kind="stable")]
+    ties, rest = np.flatnonzero(values == least), np.flatnonzero(values < least)  # far quicker than masks
+    return cells[above], cells[ties], cells[rest]
+
+
+def _scan(cells: Cells, chosen: list[list[int]], per_class: int, taken: bytearray) -> bool:
+    """Give sources to targets, cell by cell, and mark those taken. True as soon as every target has enough."""
+    missing = len(chosen) * per_class - sum(taken)
+    for start in range(0, len(cells), _SCAN):
+        for cell in cast("list[int]", cells[start : start + _SCAN].tolist()):
             source, target = divmod(cell, len(chosen))
             if taken[source] or len(chosen[target]) == per_class:
                 continue
@@ -334,8 +355,13 @@ def _scan(order: Tensor, chosen: list[list[int]], per_class: int, sources: int) 
             chosen[target].append(source)
             missing -= 1
             if not missing:
-                return taken
-    return taken
+                return True
+    return False
+
+
+def _free(chosen: list[list[int]], per_class: int, taken: bytearray) -> Cells:
+    """[S, T], true where the source is not taken and the target has not enough."""
+    return np.logical_and.outer([not t for t in taken], [len(row) < per_class for row in chosen])
 
 
 def _room_for_counts(sources: int, targets: int, device: torch.device, out: Tensor | None) -> Tensor:

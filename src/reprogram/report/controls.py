@@ -67,20 +67,18 @@ def controls(
     made: list[Control] = []
     run = _Runner(task, seed, _quiet(options, program))
     if place is not None and _manipulates(program):
-        made.append(run.control(
-            "no edit, same output", "The picture scaled to the source's canvas, nothing learned on it; an output of the "
-            "program's kind, fitted anew.", lambda: _no_edit(program, place), _reading(result)))  # fmt: skip
+        told = "The picture scaled to the canvas, nothing learned on it; an output of the program's kind, fitted anew."
+        made.append(run.control("no edit, same output", told, lambda: _no_edit(program, place), _reading(result)))
     if place is not None and not _is_probe(program):
-        made.append(run.control(
-            "linear probe", "A linear layer learned on the class scores of the untouched source.",
-            lambda: build("linear_probe", program.source, task.spec, canvas=place.canvas, inner=place.canvas), None,
-        ))  # fmt: skip
+        told = "A linear layer learned on the class scores of the untouched source."
+        made.append(run.control("linear probe", told, lambda: _probe(program.source, task, place), None))
     made.append(majority(task))
     source = program.source
     if full and isinstance(source, ModuleSource):
+        told = "The same method and recipe on the source's architecture with random weights."
         made.append(run.control(
-            "random source", "The same method and recipe on the source's architecture with random weights.",
-            lambda: _rebuilt(program, source.randomised(seed), seed), result.recipe))  # fmt: skip
+            "random source", told, lambda: _rebuilt(program, source.randomised(seed), seed), result.recipe
+        ))  # fmt: skip
     return made
 
 
@@ -149,6 +147,10 @@ def _quiet(options: FitOptions | None, program: Program) -> FitOptions:
 
 def _no_edit(program: Program, place: Edit) -> Program:
     return Program([place], program.source, fresh_output(program))
+
+
+def _probe(source: Source, task: Task, place: Place) -> Program:
+    return build("linear_probe", source, task.spec, canvas=place.canvas, inner=place.canvas)
 
 
 def _reading(result: FitResult) -> Recipe:

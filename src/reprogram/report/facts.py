@@ -48,11 +48,10 @@ def size(result: FitResult) -> list[Fact]:
     if isinstance(source, ModuleSource):
         theirs = sum(p.numel() for p in source.module.parameters())
         share = 100 * count.allocated / max(1, theirs)
+        shown = f"{share:.2f}" if share >= 0.1 or not share else f"{share:.2g}"
         rows += [
             Fact("Source parameters", f"{theirs:,}", "frozen, shared by all its programs"),
-            Fact(
-                "Learned share", f"{share:.2g} %" if count.allocated else "0 %", "learned numbers of source parameters"
-            ),
+            Fact("Learned share", f"{shown} %", "learned numbers of source parameters"),
         ]
     return rows
 
@@ -190,10 +189,10 @@ def duration(seconds: float) -> str:
     """Seconds for people.
 
     >>> duration(0.0312), duration(42), duration(4000)
-    ('0.031 s', '42.0 s', '1 h 6 min')
+    ('0.031 s', '42.0 s', '1 h 7 min')
     """
     if seconds < 1:
-        return f"{seconds:.3f} s"
+        return f"{seconds:.3f} s" if seconds else "0 s"
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

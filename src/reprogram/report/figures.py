@@ -68,7 +68,7 @@ def bars(rows: Sequence[Bar]) -> Figure:
         "customdata": [[short(row.name, 60), row.low, row.high] for row in rows],
         "hovertemplate": "%{customdata[0]}<br>%{x:.1%} (%{customdata[1]:.1%} to %{customdata[2]:.1%})<extra></extra>",
     }
-    top = min(1.0, 1.08 * max([row.high for row in rows], default=1.0))
+    top = min(1.02, 1.08 * max([row.high for row in rows], default=1.0))
     layout = {
         "height": 44 * len(rows) + 60,
         "margin": {"l": 10, "r": 16, "t": 6, "b": 40},
@@ -113,6 +113,7 @@ def confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
     share = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     places = list(range(len(classes)))
     numbers = len(classes) <= 20
+    angle = 0 if numbers and max(map(len, classes)) <= 3 else -45
     trace = {
         "type": "heatmap",
         "z": [[round(v, 4) for v in row] for row in share.tolist()],
@@ -137,7 +138,7 @@ def confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
     layout = {
         "height": side * len(classes) + 130,
         "margin": {"l": 10, "r": 12, "t": 8, "b": 30},
-        "xaxis": _names(classes, 14, title="prediction", tickangle=-45, showgrid=False, small=not numbers),
+        "xaxis": _names(classes, 14, title="prediction", tickangle=angle, showgrid=False, small=not numbers),
         "yaxis": _names(classes, 18, title="truth", autorange="reversed", showgrid=False, small=not numbers),
     }
     return {"data": [trace], "layout": layout, "width": max(340, side * len(classes) + 160)}
@@ -158,7 +159,7 @@ def classes_right(names: Sequence[str], shares: Sequence[float], counts: Sequenc
         "height": 19 * len(names) + 60,
         "margin": {"l": 10, "r": 16, "t": 6, "b": 40},
         "bargap": 0.35,
-        "xaxis": _axis("share of the class's pictures that are classified right", range=[0, 1], **_SHARE),
+        "xaxis": _axis("share of the class's pictures that are classified right", range=[0, 1.02], dtick=0.2, **_SHARE),
         "yaxis": _names(names, 22, autorange="reversed", showgrid=False),
     }
     return {"data": [trace], "layout": layout}
@@ -172,7 +173,10 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
 def _names(names: Sequence[str], limit: int = 26, *, title: str = "", small: bool = False, **more: Any) -> Figure:
     size: Mapping[str, Any] = {"tickfont": {"size": 9}} if small else {}
     labels = [short(name, limit) for name in names]
-    return _axis(title, tickmode="array", tickvals=list(range(len(names))), ticktext=labels, ticks="", **size, **more)
+    places = list(range(len(names)))
+    return _axis(
+        title, tickmode="array", tickvals=places, ticktext=labels, ticks="", ticklabelstandoff=6, **size, **more
+    )
 
 
 def _whole(last: int) -> dict[str, Any]:

@@ -134,7 +134,13 @@ def _tiles(result: FitResult, verdict: Verdict) -> list[facts.Fact]:
         words = {"close": "intervals overlap"}.get(verdict.standing, "intervals do not overlap")
         rows.append(fact("difference", _signed(verdict.difference), f"points, {words}"))
     rows.append(fact("learned numbers", f"{count.allocated:,}", "the source stays as it is"))
-    rows.append(fact("program", facts.data_size(facts.program_bytes(result)), "in bytes on disk or in memory"))
+    rows.append(
+        fact(
+            "program",
+            facts.data_size(facts.program_bytes(result)),
+            "size of the file" if result.out else "size of its numbers",
+        )
+    )
     return rows
 
 

@@ -4,6 +4,7 @@ A pattern is shown in units of full brightness: 1 is the step from black to whit
 normalisation are brought back to that unit with the source's own deviation.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ class Learned(NamedTuple):
     title: str
     text: str
     plates: list[Plate]
+    masks: Sequence[Plate] = ()
 
 
 class Guess(NamedTuple):
@@ -67,7 +69,7 @@ def learned(program: Program, task: Task) -> list[Learned]:
 
 
 @torch.no_grad()
-def samples(program: Program, task: Task, place: Place | None, count: int = 8) -> list[Sample]:
+def samples(program: Program, task: Task, place: Place | None, count: int = 9) -> list[Sample]:
     """Pictures of the test split (or of the next best), drawn at random, with all that happens to them.
 
     Args:
@@ -143,15 +145,16 @@ def _sample_mask(edit: SampleMask, count: int, program: Program, task: Task, std
     x = _unit(split.fetch(_draw(split, 4)).to(program.source.device))
     masks = edit.mask(_reaching(edit, program, x)).cpu()
     low, high = float(masks.min()), float(masks.max())
-    plates = _plates(edit.values.detach().cpu() * std, None)
-    for i, mask in enumerate(masks):
-        caption = f"Mask of the sample {i + 1}: black is {low:.2f}, white is {high:.2f}"
-        plates.append(Plate(_uri((mask - low) / max(high - low, 1e-12), 112), f"mask of sample {i + 1}", caption))
+    shown = [
+        Plate(_uri((mask - low) / max(high - low, 1e-12), 112), f"mask of sample {i}", f"Mask of sample {i}")
+        for i, mask in enumerate(masks, 1)
+    ]
     text = (
         f"A pattern that every picture sees through a mask of its own, which a small network makes from it. {count:,} "
-        "learned numbers, pattern and network together. The masks belong to the first samples shown further down."
+        "learned numbers, pattern and network together. The masks are those of the first samples shown further down, "
+        f"one value a colour: black is {_signed(low)}, white {_signed(high)}; 0 lets nothing of the pattern through."
     )
-    return Learned("Learned pattern and masks", text, plates)
+    return Learned("Learned pattern and masks", text, _plates(edit.values.detach().cpu() * std, None), shown)
 
 
 def _reaching(target: Edit, program: Program, x: Tensor) -> Tensor:

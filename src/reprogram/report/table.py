@@ -171,9 +171,14 @@ def _entry(
         fitted=f"{size.fitted:,}",
         size=facts.data_size(facts.program_bytes(result)) if result else "–",
         seconds=facts.duration(row.seconds),
-        control=result is None,
+        control=not _is_program(row, given),
         best=row is rows[0] and metrics is not None,
     )
+
+
+def _is_program(row: Control, given: Mapping[str, FitResult]) -> bool:
+    """Not a control: a result whose input is manipulated."""
+    return row.name in given and any(edit.operators for edit in given[row.name].program.input)
 
 
 def _sentence(rows: Sequence[Control], given: Mapping[str, FitResult], split: str) -> str:
@@ -182,7 +187,7 @@ def _sentence(rows: Sequence[Control], given: Mapping[str, FitResult], split: st
     if not there:
         return "Nothing has been scored: the task has neither a test nor a validation split."
     (best, top), rest = there[0], there[1:]
-    kind = "program" if best.name in given else "control"
+    kind = "program" if _is_program(best, given) else "control"
     reading = f"{percent(top.accuracy)} ({interval(top)})"
     text = f"Highest on {len(top):,} {split} pictures is the {kind} {best.name}: {reading}."
     if kind == "control":
@@ -200,7 +205,7 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _charts(rows: Sequence[Control], given: Mapping[str, FitResult], split: str) -> dict[str, Figure]:
-    bars = [Bar(r.name, m.accuracy, *m.interval(), r.name in given) for r in rows if (m := scored(r, split))]
+    bars = [Bar(r.name, m.accuracy, *m.interval(), _is_program(r, given)) for r in rows if (m := scored(r, split))]
     charts = {"bars": figures.bars(bars)} if bars else {}
     for name, key, heading in (
         ("accuracy", "val_accuracy", "Validation accuracy"),

@@ -36,13 +36,14 @@ def judge(result: FitResult, controls: Sequence[Control]) -> Verdict:
         sentence = "The task has neither a test nor a validation split, so nothing can be said about accuracy."
         return Verdict(split="", mine=None, best=None, difference=None, standing="alone", sentence=sentence)
     rivals = [(c, m) for c in controls if (m := scored(c, split)) is not None]
-    reading = f"On {_inputs(len(mine), split)} the program is right in {percent(mine.accuracy)} ({interval(mine)})"
+    reading = f"The program is right on {percent(mine.accuracy)} of {_inputs(len(mine), split)} ({interval(mine)})"
     if not rivals:
         sentence = f"{reading}. No controls were fitted beside it, so whether the program adds anything is not known."
         return Verdict(split=split, mine=mine, best=None, difference=None, standing="alone", sentence=sentence)
     best, theirs = max(rivals, key=lambda pair: pair[1].accuracy)
     standing = compare(mine, theirs)
-    sentence = f"{reading}. {_against(mine, theirs, best.name, standing)}{_caution(split)}"
+    beaten = sum(m.accuracy < mine.accuracy for _, m in rivals)
+    sentence = f"{reading}. {_against(mine, theirs, best.name, beaten)}{_caution(split)}"
     return Verdict(split=split, mine=mine, best=best, difference=points(mine, theirs), standing=standing,
                    sentence=sentence)  # fmt: skip
 
@@ -82,14 +83,16 @@ def _inputs(count: int, split: str) -> str:
     return f"{count:,} {split} {'picture' if count == 1 else 'pictures'}"
 
 
-def _against(mine: Metrics, theirs: Metrics, name: str, standing: str) -> str:
-    gap = points(mine, theirs)
+def _against(mine: Metrics, theirs: Metrics, name: str, beaten: int) -> str:
+    """The program beside its best control, having scored higher than `beaten` of all."""
+    gap, standing = points(mine, theirs), compare(mine, theirs)
     far, reached = f"{abs(gap):.1f} points", percent(theirs.accuracy)
+    fails = "It does not beat all its controls" if beaten else "It beats none of its controls"
     if standing == "ahead":
         return f"That is {far} above the best control, {name} ({reached}), and the intervals do not overlap."
     if standing == "behind":
         return (
-            f"It does not beat its controls: {name} reaches {reached}, {far} more, and the intervals do not overlap. "
+            f"{fails}: {name} reaches {reached}, {far} more, and the intervals do not overlap. "
             "On this task the control is the better choice."
         )
     size = f"{len(mine):,} pictures"
@@ -99,7 +102,7 @@ def _against(mine: Metrics, theirs: Metrics, name: str, standing: str) -> str:
             "to call the program better."
         )
     more = f"{far} more" if gap < 0 else "the same"
-    return f"It does not beat its controls: {name} reaches {reached}, {more}. The intervals overlap, so neither is shown to be better."  # noqa: E501
+    return f"{fails}: {name} reaches {reached}, {more}. The intervals overlap, so neither is shown to be better."
 
 
 def _caution(split: str) -> str:

@@ -35,10 +35,10 @@ def stratified(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Te
     Raises:
         ConfigError: the fractions are negative or do not add up to 1.
     """
-    if not fractions or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not fractions or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise ConfigError(say("fractions", "must be 0 or more and add up to 1", list(fractions)))
     rows = by_class(labels)
-    room = [len(r) - 1 if fractions[0] > 0 else len(r) for r in rows]
+    room = [max(0, len(r) - (fractions[0] > 0)) for r in rows]
     parts: list[list[int]] = []
     for number, fraction in enumerate(fractions[1:]):
         parts.append(allocate([len(r) for r in rows], round(len(labels) * fraction), room, seed + number))

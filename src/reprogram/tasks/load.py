@@ -4,7 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
-from reprogram.core.errors import DataError, say
+from reprogram.core.errors import ConfigError, DataError, say
 from reprogram.media.decode import printable
 from reprogram.tasks.archive import list_zip
 from reprogram.tasks.assemble import Built, announce
@@ -68,15 +68,20 @@ def _build(ref: str | os.PathLike[str], options: Options) -> Built:
     if os.fspath(ref) in BUNDLED:
         return build_bundled(os.fspath(ref), options)
     path = Path(ref)
-    if not path.exists():
+    if not os.fspath(ref) or not path.exists():
         raise _unknown(path)
-    if path.is_dir():
-        return build(list_folder(path, options), options)
-    if path.suffix.lower() == ".zip":
-        return build(list_zip(path), options)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
         return build(list_table(path, options), options)
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        _check_no_columns(options)
+        return build(list_folder(path, options) if path.is_dir() else list_zip(path), options)
     raise DataError(say(printable(path), f"must be {_KINDS}", f"a {path.suffix or 'nameless'} file"))
+
+
+def _check_no_columns(options: Options) -> None:
+    for option in ("image", "label", "split"):
+        if getattr(options, option) is not None:
+            raise ConfigError(say(option, "must be left out for folders and archives", getattr(options, option)))
 
 
 def _unknown(path: Path) -> DataError:

@@ -1,0 +1,70 @@
+"""The public surface: what is there, what importing it costs, and that names stay what they are."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reprogram as rp
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_exported_members_are_sorted_and_importable():
+    assert len(set(rp.__all__)) == len(rp.__all__) <= 45
+    for name in rp.__all__:
+        assert getattr(rp, name) is not None
+    assert set(rp.__all__) == {*rp._HOME, "__version__"}
+    assert set(dir(rp)) == set(rp.__all__)
+
+
+ROOMS = ["catalogue", "fit", "inputs", "outputs", "report", "sources", "store", "tasks", "testing"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_say_what_is_public(room):
+    module = importlib.import_module(f"reprogram.{room}")
+    assert list(module.__all__) == sorted(module.__all__)
+    tree = ast.parse(Path(module.__file__).read_text())
+    imported = {a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert set(module.__all__) == imported
+
+
+def test_import_is_silent_and_light():
+    heavy = ("torch", "numpy", "pydantic", "PIL", "rich")
+    out = run(f"import sys, reprogram; print([m for m in {heavy} if m in sys.modules])")
+    assert out.strip() == "[]"
+
+
+def test_the_api_brings_torch_and_nothing_heavier():
+    heavy = ("torchvision", "timm", "transformers", "sklearn", "pandas", "plotly", "matplotlib", "datasets", "mlxtend")
+    use = "import sys, reprogram as rp; rp.build, rp.fit, rp.load_source, rp.load_task"
+    out = run(f"{use}; print([m for m in {heavy} if m in sys.modules])")
+    assert out.strip() == "[]"
+
+
+def test_functions_keep_their_names_when_rooms_of_that_name_are_imported():
+    out = run(
+        "import reprogram as rp\n"
+        "assert callable(rp.fit) and callable(rp.methods)\n"
+        "import reprogram.fit.engine, reprogram.methods.blm\n"
+        "from reprogram.fit import engine\n"
+        "assert callable(rp.fit) and callable(rp.methods), rp.fit\n"
+        "assert rp.fit is engine.fit\n"
+        "print(len(rp.methods()) > 5)"
+    )
+    assert out.strip() == "True"
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = rp.nonsense
