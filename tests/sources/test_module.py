@@ -101,7 +101,7 @@ def test_wrap_refuses_what_is_no_classifier():
 
 def test_randomised_twin_is_another_model_of_the_same_kind():
     source = tiny_source()
-    Program([Shift("hidden.0")], source, Identity())
+    Program([Shift("hidden.0")], source, Linear(16, 2, features=True))
     twin = source.randomised(3)
     assert twin.fingerprint() != source.fingerprint()
     assert twin.fingerprint() == source.randomised(3).fingerprint() != source.randomised(4).fingerprint()

@@ -42,15 +42,15 @@ for panel, commands in {
         app.command(rich_help_panel=panel)(command)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"reprogram {__version__}")
         raise typer.Exit
+    return wanted
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def root(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
@@ -61,8 +61,6 @@ def root(
 
     Start with `reprogram demo`, then `reprogram fit --help`.
     """
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 def main(args: Sequence[str] | None = None) -> int:

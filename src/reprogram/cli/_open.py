@@ -53,6 +53,6 @@ def open_task(program: "Program", ref: str) -> "Task":
     )
     if task.classes != spec.classes:
         odd = sorted(set(task.classes) ^ set(spec.classes)) or ["the same in another order"]
-        remedy = f"Different: {', '.join(odd[:6])}{' ...' if len(odd) > 6 else ''}."
+        remedy = f"Different: {', '.join(odd[:6])}{f' and {len(odd) - 6} more' if len(odd) > 6 else ''}."
         raise DataError(say("task", f"must have the program's {len(spec.classes)} classes", list(task.classes), remedy))
     return task

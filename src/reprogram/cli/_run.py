@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,7 +42,7 @@ class _State:
     debug: bool = False
     json: bool = False
     answered: bool = False
-    stdout: TextIO | None = None
+    stdout: Any = None
 
 
 _state = _State()
@@ -53,6 +53,7 @@ _state = _State()
 
 def run(app: typer.Typer, args: list[str]) -> int:
     """Run a command line with errors as one line; returns the exit code."""
+    args = args or ["--help"]
     quiet, debug = _take(args, "--quiet", "-q"), _take(args, "--debug")
     own = args[: args.index("--")] if "--" in args else args
     _state.quiet, _state.debug, _state.json = quiet, debug, "--json" in own
@@ -91,7 +92,7 @@ def _take(args: list[str], *names: str) -> bool:
     return found
 
 
-def _tolerate(*streams: TextIO) -> None:
+def _tolerate(*streams: object) -> None:
     """Let text that the terminal has no letters for come out escaped instead of failing."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):

@@ -81,7 +81,7 @@ def demo(
 
     Example: `reprogram demo --out demo`
     """
-    from reprogram.cli._tables import row, scores
+    from reprogram.report import comparison_table
     from reprogram.sources import load_source
     from reprogram.tasks import load_task
 
@@ -94,9 +94,8 @@ def demo(
         pairs({"source": f"{model.spec.ref}, frozen, {model.spec.outputs:,} classes", "task": f"{data.name}, {sizes}"})
     )
     results = {name: _fit(name, model, data, scale, out=out, epochs=epochs, seed=seed) for name in scale.settings}
-    rows = [row(name, r.test, r.program.count(), r.seconds) for name, r in results.items()]
     tell()
-    tell(scores(rows, "method"))
+    tell(comparison_table(results))
     pages = _pages(results, data, out)
     files = _pictures(data, out / "pictures")
     _predict(out / f"{SHOWN}.safetensors", files, data)
@@ -131,7 +130,7 @@ def _pages(results: "Mapping[str, FitResult]", task: "Task", out: Path) -> Path 
     try:
         for name, result in results.items():
             write_report(result, task, out / f"{name}.html", controls=controls(result, task), command="reprogram demo")
-        write_comparison(list(results.values()), task, out / "index.html")
+        write_comparison(results, task, out / "index.html")
     except MissingExtraError as problem:
         warn(f"No reports: {problem}")
         return None
@@ -157,10 +156,11 @@ def _pictures(task: "Task", folder: Path) -> list[Path]:
 def _predict(path: Path, files: list[Path], task: "Task") -> None:
     """The program from its file, on the source it names, applied to the files."""
     from reprogram.catalogue import load
+    from reprogram.cli._numbers import percent
 
     answers = load(path).predict([str(f) for f in files])
     rows = [
-        [file, label, f"{100 * chance:.1f} %"]
+        [file, label, percent(chance)]
         for file, label, chance in zip(files, answers.labels, answers.confidence.tolist(), strict=True)
     ]
     tell(f"\n{path}, loaded again, says:")

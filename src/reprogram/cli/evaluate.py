@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from reprogram.cli._numbers import percent
 from reprogram.cli._open import Device, Force, ProgramFile, SourceRef, TaskRef, open_program, open_task
 from reprogram.cli._run import Json, emit, pairs, tell
 
@@ -43,11 +44,11 @@ def evaluate(
             {
                 "program": program,
                 "task": f"{data.name}, {split}, {len(metrics)} pictures, {len(data.classes)} classes",
-                "accuracy": f"{metrics.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})",
-                "balanced accuracy": f"{metrics.balanced_accuracy:.1%}",
-                "macro F1": f"{metrics.macro_f1:.1%}",
+                "accuracy": f"{percent(metrics.accuracy)}  (95 % interval {percent(low)} to {percent(high)})",
+                "balanced accuracy": percent(metrics.balanced_accuracy),
+                "macro F1": percent(metrics.macro_f1),
                 "loss": f"{metrics.loss:.4f}",
-                "majority class": f"{facts['majority']:.1%}",
+                "majority class": percent(facts["majority"]),
                 "seconds": f"{metrics.seconds:.1f}",
             }
         )

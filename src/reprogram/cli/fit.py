@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reprogram.tasks import Task
 
 NOT_SETTINGS = ("config", "set_", "resume", "dry_run", "json")
-"""Options that say how this command runs; all others are keys of a `--config` file."""
+"""Options that say how this command runs; all others are keys of a `--config` file, and None if not given."""
 
 What = "What to fit"
 Data = "The task's pictures"
@@ -25,7 +25,6 @@ How = "How to run"
 
 
 def fit(
-    context: typer.Context,
     *,
     source: Annotated[
         str | None,
@@ -46,8 +45,10 @@ def fit(
                      rich_help_panel=What),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="paper, cpu, ...; auto is cpu on machines without a GPU.", rich_help_panel=What)
-    ] = "auto",
+        str | None,
+        typer.Option(help="paper, cpu, ...; auto, the default, is cpu on machines without a GPU.",
+                     rich_help_panel=What),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method (`methods NAME` lists them), again "
@@ -59,9 +60,10 @@ def fit(
                      "few_shot, set). The command line wins.", rich_help_panel=What),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the order, the few shots and all else random; not of the splits.",
-                          rich_help_panel=What)
-    ] = 0,
+        int | None,
+        typer.Option(min=0, help="Of the order, the few shots and all else random; not of the splits; 0 by default.",
+                     rich_help_panel=What),
+    ] = None,
     few_shot: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Train on K pictures of each class.", rich_help_panel=Data)
     ] = None,
@@ -72,8 +74,9 @@ def fit(
         int | None, typer.Option(min=1, metavar="PX", help="Scale pictures to PX x PX.", rich_help_panel=Data)
     ] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave damaged files out, with a warning.", rich_help_panel=Data)
-    ] = False,
+        bool | None,
+        typer.Option("--skip-unreadable", help="Leave damaged files out, with a warning.", rich_help_panel=Data),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.", rich_help_panel=How)
     ] = False,
@@ -81,23 +84,28 @@ def fit(
         str | None, typer.Option(help="cpu, cuda, ...; by default a GPU if there is one.", rich_help_panel=How)
     ] = None,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the source's passes.", rich_help_panel=How)
-    ] = "fp32",
-    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=How)] = False,
+        Literal["fp32", "bf16", "fp16"] | None,
+        typer.Option(help="Of the source's passes; fp32 by default.", rich_help_panel=How),
+    ] = None,
+    compile: Annotated[bool | None, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=How)] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard files into the run folder.", rich_help_panel=How)
-    ] = False,
+        bool | None,
+        typer.Option("--tensorboard", help="Write TensorBoard files into the run folder.", rich_help_panel=How),
+    ] = None,
     track_test: Annotated[
-        bool, typer.Option("--track-test", help="Log test accuracy every epoch; never used to choose.",
-                           rich_help_panel=How)
-    ] = False,
+        bool | None,
+        typer.Option("--track-test", help="Log test accuracy every epoch; never used to choose.", rich_help_panel=How),
+    ] = None,
     controls: Annotated[
-        Literal["none", "standard", "full"],
-        typer.Option(help="What to compare with; full also fits on random weights.", rich_help_panel=How),
-    ] = "standard",
+        Literal["none", "standard", "full"] | None,
+        typer.Option(help="What to compare with; full also fits on random weights; standard by default.",
+                     rich_help_panel=How),
+    ] = None,
     report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write an HTML report beside the program.", rich_help_panel=How)
-    ] = True,
+        bool | None,
+        typer.Option("--report/--no-report", help="Write an HTML report beside the program, as by default.",
+                     rich_help_panel=How),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the plan: data, settings, time, memory.", rich_help_panel=How)
     ] = False,
@@ -109,10 +117,10 @@ def fit(
 
     Example: `reprogram fit -s bundled/efficientnet-lite0 -t ./my_images -m blm -o my.safetensors`
     """
+    given = {name: value for name, value in locals().items() if name not in NOT_SETTINGS and value is not None}
     from reprogram.cli._config import settle
     from reprogram.fit import FitOptions
 
-    given = {k: v for k, v in context.params.items() if k not in NOT_SETTINGS and _said(context, k)}
     chosen = settle(config, given, set_ or ())
     options = FitOptions(
         device=chosen.device, precision=chosen.precision, compile=chosen.compile, tensorboard=chosen.tensorboard,
@@ -124,11 +132,6 @@ def fit(
         _show_plan(program, data, chosen, options, json)
     else:
         _fit(program, data, chosen, options, resume, json)
-
-
-def _said(context: typer.Context, name: str) -> bool:
-    origin = context.get_parameter_source(name)
-    return origin is not None and origin.name != "DEFAULT"
 
 
 def _build(config: "RunConfig") -> "tuple[Program, Task]":
@@ -175,7 +178,7 @@ def _fit(
         result = fit(program, task, seed=config.seed, out=config.out, resume=resume, options=options)
     except KeyboardInterrupt:
         if (written.parent / "checkpoint.safetensors").exists():
-            note(f"The checkpoint is saved. Go on with: reprogram fit --config {_quoted(written)} --resume")
+            note(f"There is a checkpoint. Go on with: reprogram fit --config {_quoted(written)} --resume")
         raise
     rows = _controls(result, task, config)
     report = _report(result, task, config, rows)
@@ -206,7 +209,11 @@ def _controls(result: "FitResult", task: "Task", config: "RunConfig") -> "list[C
     from reprogram.report import controls
 
     note("Fitting the controls ...")
-    return controls(result, task, full=config.controls == "full")
+    rows = controls(result, task, full=config.controls == "full", seed=config.seed)
+    for one in rows:
+        if one.test is None and result.test is not None:
+            warn(f"{one.name}: {one.description}")
+    return rows
 
 
 def _report(result: "FitResult", task: "Task", config: "RunConfig", rows: "list[Control]") -> Path | None:
@@ -229,23 +236,23 @@ def _report(result: "FitResult", task: "Task", config: "RunConfig", rows: "list[
 def _facts(
     result: "FitResult", rows: "list[Control]", config: "RunConfig", report: Path | None, written: Path
 ) -> dict[str, Any]:
-    from reprogram.cli._tables import facts
+    from reprogram.cli._numbers import numbers
 
     return {
         "program": config.out,
         "report": report and str(report),
         "config": str(written),
         "method": config.method,
-        **facts(result.test, result.program.count(), result.seconds),
+        **numbers(result.test, result.program.count(), result.seconds),
         "metrics": result.card(),
-        "controls": {c.name: facts(c.test, c.parameters, c.seconds) for c in rows},
+        "controls": {c.name: numbers(c.test, c.parameters, c.seconds) for c in rows},
     }
 
 
 def _tell(result: "FitResult", rows: "list[Control]", config: "RunConfig", report: Path | None, written: Path) -> None:
-    from reprogram.cli._tables import comparison, scores
+    from reprogram.report import comparison_table
 
-    tell(scores(comparison(result, rows)))
+    tell(comparison_table([result, *rows]))
     tell()
     tell(pairs({"program": config.out, "report": report, "run": written.parent}))
     if not quiet():

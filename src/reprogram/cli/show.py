@@ -2,11 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from reprogram.cli._numbers import percent
 from reprogram.cli._open import ProgramFile
 from reprogram.cli._run import Json, emit, pairs, tell
 
 if TYPE_CHECKING:
     from reprogram.store import ProgramCard
+
+
+AXES = ("configuration", "location", "operator", "alignment")
 
 
 def show(program: ProgramFile, json: Json = False) -> None:
@@ -36,7 +40,7 @@ def _facts(card: "ProgramCard") -> dict[str, object]:
     source, task, count = card.source, card.task, card.parameters
     return {
         "method": card.method,
-        "taxonomy": "; ".join(f"{' + '.join(v) or 'none'}" for v in card.taxonomy.values()),
+        "taxonomy": _axes(card.taxonomy),
         "source": f"{source.ref}, fingerprint {source.fingerprint[:12]}",
         "task": task and f"{task.name}, pictures of {' x '.join(map(str, task.sample.shape[-2:]))}",
         "classes": task and f"{len(task.classes)}: {_few(task.classes)}",
@@ -47,13 +51,17 @@ def _facts(card: "ProgramCard") -> dict[str, object]:
     }
 
 
+def _axes(taxonomy: dict[str, list[str]]) -> str:
+    return "(" + "; ".join(" + ".join(taxonomy.get(axis, ())) or "–" for axis in AXES) + ")"
+
+
 def _few(names: tuple[str, ...], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _metrics(card: "ProgramCard") -> dict[str, object]:
     return {
-        name: f"{value:.1%}" if isinstance(value, float) and name.endswith("accuracy") else value
+        name: percent(value) if isinstance(value, float) and name.endswith("accuracy") else value
         for name, value in card.metrics.items()
     }
 

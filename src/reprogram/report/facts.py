@@ -80,8 +80,9 @@ def data(task: Task) -> list[Fact]:
     rows = [Fact("Classes", f"{len(task.classes):,}"), Fact("Picture", shape, "channels x height x width")]
     for name, split in task.splits.items():
         counts = split.counts()
-        spread = f"{int(counts.min()):,} to {int(counts.max()):,} a class" if len(split) else "there is none"
-        rows.append(Fact(name.capitalize(), f"{len(split):,}", spread))
+        low, high = int(counts.min()), int(counts.max())
+        spread = f"{low:,} a class" if low == high else f"{low:,} to {high:,} a class"
+        rows.append(Fact(name.capitalize(), f"{len(split):,}", spread if len(split) else "there is none"))
     return rows
 
 

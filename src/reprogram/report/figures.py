@@ -134,7 +134,7 @@ def confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
     }
     if numbers:
         trace |= {"text": [[n or "" for n in row] for row in counts.tolist()], "texttemplate": "%{text}"}
-    side = max(26, min(46, 520 // len(classes))) if numbers else 15
+    side = max(26, min(42, 520 // len(classes))) if numbers else 15
     layout = {
         "height": side * len(classes) + 130,
         "margin": {"l": 10, "r": 12, "t": 8, "b": 30},
@@ -159,7 +159,7 @@ def classes_right(names: Sequence[str], shares: Sequence[float], counts: Sequenc
         "height": 19 * len(names) + 60,
         "margin": {"l": 10, "r": 16, "t": 6, "b": 40},
         "bargap": 0.35,
-        "xaxis": _axis("share of the class's pictures that are classified right", range=[0, 1.02], dtick=0.2, **_SHARE),
+        "xaxis": _axis("classified right", range=[0, 1.02], dtick=0.2, **_SHARE),
         "yaxis": _names(names, 22, autorange="reversed", showgrid=False),
     }
     return {"data": [trace], "layout": layout}

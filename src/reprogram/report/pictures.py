@@ -95,7 +95,7 @@ def samples(program: Program, task: Task, place: Place | None, count: int = 9) -
         truth = int(split.labels[row])
         rows.append(Sample(
             name=split.names[row], truth=task.classes[truth], prediction=task.classes[int(guess)],
-            confidence=float(confidence), right=truth == int(guess), original=_uri(plain[i], 128),
+            confidence=float(confidence), right=truth == int(guess), original=_uri(plain[i], 112),
             edited=_uri(views[i]), before=before[i], after=after[i],
         ))  # fmt: skip
     return rows

@@ -75,7 +75,8 @@ def write_comparison(
     """
     given = _by_name(results)
     split = "test" if len(task.test) else "validation"
-    rows = sorted(named({**given, **{c.name: c for c in controls if c.name not in given}}), key=_rank(split))
+    more = {c.name: c for c in controls if not {c.name, c.name.replace(" ", "_")} & given.keys()}
+    rows = sorted(named({**given, **more}), key=_rank(split))
     found = _links(given, links, Path(path).parent)
     context = {
         "title": title or f"{task.name}: {len(given)} programs compared",
@@ -191,17 +192,19 @@ def _sentence(rows: Sequence[Control], given: Mapping[str, FitResult], split: st
     reading = f"{percent(top.accuracy)} ({interval(top)})"
     text = f"Highest on {len(top):,} {split} pictures is the {kind} {best.name}: {reading}."
     if kind == "control":
-        text += " No program is above its controls."
+        text += " No program scores higher."
     close = [row.name for row, m in rest if compare(top, m) == "close"]
     if not rest:
         return text
     if not close:
-        return f"{text} Its interval overlaps with that of no other."
-    return f"{text} Its interval overlaps with that of {_and(close)}, so this split does not settle which is better."
+        return f"{text} No other interval overlaps with that."
+    return f"{text} {_overlap(close)}, so this split does not settle which is better."
 
 
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _overlap(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"The interval of {names[0]} overlaps with that"
+    return f"The intervals of {', '.join(names[:-1])} and {names[-1]} overlap with that"
 
 
 def _charts(rows: Sequence[Control], given: Mapping[str, FitResult], split: str) -> dict[str, Figure]:

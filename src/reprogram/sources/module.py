@@ -22,7 +22,7 @@ from reprogram.core.slot import Slot
 from reprogram.core.source import Capability, Preprocessing, SourceOutput, SourceSpec
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
-from reprogram.media.images import as_samples
+from reprogram.media.images import Samples, as_samples
 
 Sites = str | Sequence[str] | None
 
@@ -102,7 +102,7 @@ class ModuleSource:
         if features and "features" not in self._attached:
             if not self._head:
                 raise CapabilityError(say("source", "must have a linear head to give features", self.spec.ref))
-            self._paths[self._head].register_forward_pre_hook(self._keep_features)
+            self._paths[self._head].register_forward_pre_hook(self._keep_features())
             self._attached.add("features")
 
     @contextmanager
@@ -111,7 +111,7 @@ class ModuleSource:
         with self._slot.bind(_Call(input)):
             yield
 
-    def prepare(self, inputs: object, sample: Sample | None) -> Sequence[Tensor]:
+    def prepare(self, inputs: object, sample: Sample | None) -> Samples:
         """Paths, pictures, arrays or tensors as image tensors of the sample's shape (default: the source's own)."""
         return as_samples(inputs, sample or Sample(shape=self.spec.input_shape))
 
@@ -170,10 +170,13 @@ class ModuleSource:
 
         return hook
 
-    def _keep_features(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        call = self._slot.current()
-        if call is not None:
-            call.features = args[0]
+    def _keep_features(self) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+            call = self._slot.current()
+            if call is not None:
+                call.features = args[0]
+
+        return hook
 
 
 def wrap(

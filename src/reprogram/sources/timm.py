@@ -59,7 +59,7 @@ def _as_source(timm: Any, model: Any, name: str, *, pretrained: bool) -> ModuleS
         preprocess=pixels,
         sites=sites,
         ref=f"timm/{name}" if pretrained else f"timm/{name}?pretrained=false",
-        resizable=not config.get("fixed_input_size", True),
+        resizable=not model.pretrained_cfg.get("fixed_input_size", False),
         width=model.num_features,
     )
 
