@@ -22,8 +22,8 @@ demo: $(STAMP)
 	$(BIN)/reprogram demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -o addopts="" -m compile tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 -o addopts="" -m compile tests
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -18,15 +18,15 @@ from reprogram.inputs import Place
 from reprogram.outputs import BayesianMap, BayesianMapPlus, FrequencyMap
 
 CANVAS = 128
-SOFT = {"top_ratio": 0.3}  # k = 3 of 10 classes; the paper's 0.15 is k = 1
-RECIPE = {"batch_size": 50, "schedule": "cosine", "augment": "flip", "lr": 0.001}
+SOFT = {"top_ratio": 3.0}  # the 30 most probable source classes of a picture count; the paper's 0.15 is 1 here
+RECIPE = {"batch_size": 50, "schedule": "cosine", "augment": "flip", "lr": 0.003}
 GENTLE = {"canvas": CANVAS, "prompt": "watermark", **RECIPE}
 
 LEARNED = {
-    "blm_plus watermark lr 0.001": ("blm_plus", {**GENTLE, **SOFT}),
-    "blm watermark lr 0.001": ("blm", GENTLE),
+    "blm_plus watermark lr 0.003": ("blm_plus", {**GENTLE, **SOFT}),
+    "blm watermark lr 0.003": ("blm", GENTLE),
     "blm_plus pad 112 lr 0.05": ("blm_plus", {**GENTLE, **SOFT, "prompt": "pad", "inner": 112, "lr": 0.05}),
-    "ilm_vp watermark lr 0.001": ("ilm_vp", GENTLE),
+    "ilm_vp watermark lr 0.003": ("ilm_vp", GENTLE),
     "smm lr 0.003": ("smm", {**{k: v for k, v in GENTLE.items() if k != "prompt"}, "lr": 0.003, "mapping": "blm"}),
 }
 OUTPUTS = {

@@ -11,4 +11,4 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def _one_thread():
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)

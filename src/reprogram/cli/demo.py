@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reprogram.tasks import Task
 
 SOURCE = "bundled/efficientnet-lite0"
-LEARN = {"lr": 0.05, "epochs": 6, "batch_size": 50}
+LEARN = {"lr": 0.05, "epochs": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,13 @@ FULL = Scale(
     train=1000,
     val=200,
     test=500,
-    canvas=96,
+    canvas=64,
     settings={
         "no_edit": {},
-        "ilm_vp": {"inner": 64, **LEARN},
-        "blm": {"inner": 64, **LEARN},
-        "blm_plus": {"inner": 64, **LEARN},
-        "smm": {"epochs": 6, "batch_size": 50},
+        "ilm_vp": LEARN,
+        "blm": LEARN,
+        "blm_plus": {"top_ratio": 0.3, **LEARN},
+        "smm": {"lr": 0.01, "epochs": 8},
         "linear_probe": {},
     },
 )
@@ -50,9 +50,9 @@ QUICK = Scale(
     canvas=32,
     settings={
         "no_edit": {},
-        "ilm_vp": {"inner": 24, "epochs": 1},
-        "blm": {"inner": 24, "epochs": 1},
-        "blm_plus": {"inner": 24, "epochs": 1},
+        "ilm_vp": {"epochs": 1},
+        "blm": {"epochs": 1},
+        "blm_plus": {"epochs": 1},
         "smm": {"epochs": 1},
         "linear_probe": {"epochs": 5},
     },

@@ -139,6 +139,8 @@ class _Run:
         out = self.feed.outputs(self.task.train, index, recipe.augment)
         target = self.task.train.labels[index].to(out.logits.device)
         if self.observing is not None and recipe.refresh == "stream":
+            if not bool(out.logits.isfinite().all()):
+                self._stop_at(float("nan"))
             self.observing.observe(out, target)
             if state.epoch == 0:  # there is no earlier epoch to take a mapping from
                 self.observing.refresh()

@@ -69,7 +69,7 @@ METHOD = Method(
     ),
     config=Config,
     build=build,
-    presets={"cpu": {"canvas": 96, "inner": 48, "recipe.epochs": 6, "recipe.batch_size": 50}},
+    presets={"cpu": {"canvas": 128, "inner": 64, "recipe.epochs": 6, "recipe.batch_size": 50}},
     needs=frozenset({Capability.GRADIENTS}),
     paper_tags="alignment: statistical in the survey's list",
 )

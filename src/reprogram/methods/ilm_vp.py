@@ -55,6 +55,15 @@ METHOD = Method(
     ),
     config=Config,
     build=build,
-    presets={"cpu": {"canvas": 96, "inner": 64, "recipe.lr": 0.05, "recipe.epochs": 6, "recipe.batch_size": 50}},
+    presets={
+        "cpu": {
+            "canvas": 128,
+            "prompt": "watermark",
+            "recipe.lr": 0.003,
+            "recipe.schedule": "cosine",
+            "recipe.epochs": 8,
+            "recipe.batch_size": 50,
+        }
+    },
     needs=frozenset({Capability.GRADIENTS}),
 )

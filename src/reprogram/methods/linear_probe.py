@@ -60,6 +60,6 @@ METHOD = Method(
     paper=Paper(title="Linear probing (control)", authors="the reprogram authors", year=2026),
     config=Config,
     build=build,
-    presets={"cpu": {"canvas": 96}},
+    presets={"cpu": {"canvas": 128}},
     control=True,
 )

@@ -72,6 +72,14 @@ METHOD = Method(
     ),
     config=Config,
     build=build,
-    presets={"cpu": {"canvas": 96, "recipe.epochs": 6, "recipe.batch_size": 50}},
+    presets={
+        "cpu": {
+            "canvas": 128,
+            "recipe.lr": 0.005,
+            "recipe.schedule": "cosine",
+            "recipe.epochs": 8,
+            "recipe.batch_size": 50,
+        }
+    },
     needs=frozenset({Capability.GRADIENTS}),
 )

@@ -67,8 +67,8 @@ METHOD = Method(
     build=build,
     presets={
         "cpu": {
-            "canvas": 96,
-            "width": 12,
+            "canvas": 128,
+            "width": 16,
             "recipe.optimizer": "adam",
             "recipe.lr": 0.05,
             "recipe.warmup_steps": 0,
