@@ -89,9 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             "plain_channels_last": plain(task, source, method, torch.channels_last),
         }
         seconds = interleaved(jobs, runs=2 if arguments.quick else 5, warmup=1)
-        rows.append({"method": method, "ours_s": sorted(seconds["ours"])[len(seconds["ours"]) // 2],
-                     "ours/plain": ratio(seconds["ours"], seconds["plain"]),
-                     "ours/plain in channels_last": ratio(seconds["ours"], seconds["plain_channels_last"])})  # fmt: skip
+        rows.append(
+            {
+                "method": method,
+                "ours_s": sorted(seconds["ours"])[len(seconds["ours"]) // 2],
+                "ours/plain": ratio(seconds["ours"], seconds["plain"]),
+                "ours/plain, channels_last": ratio(seconds["ours"], seconds["plain_channels_last"]),
+            }
+        )
     print(table(rows))
     write("epoch", {"rows": rows, "images": len(task.train), "limit": {"ours/plain": 0.75}})
 

@@ -98,8 +98,9 @@ def main() -> None:
                 settings = {**config, "epochs": arguments.epochs} if learned else config
                 program = rp.build(method, f, task, seed=seed, **settings)
                 result = rp.fit(program, task, seed=seed, options=FitOptions(progress=False))
-                rows.append({"program": name + mark, "seed": seed, "test": result.test.accuracy,
-                             "parameters": program.count().effective, "seconds": round(time.perf_counter() - start, 1)})  # fmt: skip
+                row = {"program": name + mark, "seed": seed, "test": result.test.accuracy}
+                row |= {"parameters": program.count().effective, "seconds": round(time.perf_counter() - start, 1)}
+                rows.append(row)
                 print(rows[-1], flush=True)
     names = list(dict.fromkeys(r["program"] for r in rows))
     print(table([{"program": n, **interval([r["test"] for r in rows if r["program"] == n]),

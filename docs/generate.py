@@ -13,7 +13,10 @@ HEAD = "<!-- Made by `make docs` from the code. Do not edit. -->\n\n"
 
 def methods_page() -> str:
     """Every method: tuple, citation, settings."""
-    lines = ["# Methods\n", "A method is one file in `src/reprogram/methods/`. The tuple is (configuration; location; operator;"]
+    lines = [
+        "# Methods\n",
+        "A method is one file in `src/reprogram/methods/`. The tuple is (configuration; location; operator;",
+    ]
     lines += ["alignment), read off the built program and compared with the declared one by a test.\n"]
     lines += ["| method | what it does | tuple | citation |", "|---|---|---|---|"]
     for m in methods():

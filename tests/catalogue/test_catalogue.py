@@ -149,3 +149,32 @@ def test_an_own_method_needs_no_registration():
 
 def test_citation():
     assert "2410.24018" in find("blm").paper.bibtex("blm")
+
+
+def test_plug_ins_are_found_and_broken_ones_only_reported(monkeypatch, caplog):
+    from reprogram.catalogue.find import _all
+
+    module = __import__("sys").modules["reprogram.catalogue.find"]
+
+    class Entry:
+        def __init__(self, name, value) -> None:
+            self.name, self._value, self.value = name, value, f"pack.{name}:METHOD"
+
+        def load(self):
+            if isinstance(self._value, Exception):
+                raise self._value
+            return self._value
+
+    mine = dataclasses.replace(find("blm"), name="mine")
+    found = [Entry("mine", mine), Entry("broken", RuntimeError("boom")), Entry("odd", "text")]
+    monkeypatch.setattr(module, "entry_points", lambda group: found if group == "reprogram.methods" else [])
+    _all.cache_clear()
+    try:
+        assert find("mine") is mine
+        assert "boom" in caplog.text and "not a reprogram Method" in caplog.text
+        found.append(Entry("again", dataclasses.replace(find("blm"), name="vp")))
+        _all.cache_clear()
+        with pytest.raises(ConfigError, match="one method only"):
+            methods()
+    finally:
+        _all.cache_clear()

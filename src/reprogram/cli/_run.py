@@ -69,7 +69,10 @@ def run(app: typer.Typer, args: list[str]) -> int:
             code = _explain(problem)
         except KeyboardInterrupt:
             code = 130
-    return 128 + caught[0] if caught else int(code or 0)
+    if caught:
+        note(f"Interrupted by {signal.Signals(caught[0]).name}.")
+        return 128 + caught[0]
+    return int(code or 0)
 
 
 def own_process() -> None:

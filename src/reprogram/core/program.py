@@ -149,7 +149,7 @@ class Program(nn.Module):
         return Parameters(allocated=_learned(self), effective=effective, fitted=fitted)
 
     @torch.inference_mode()
-    def predict(self, inputs: object, *, batch_size: int = 64) -> Predictions:
+    def predict(self, inputs: object, *, batch_size: int = 32) -> Predictions:
         """Classify tensors, arrays, pictures or paths.
 
         Args:

@@ -19,7 +19,7 @@ from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
 from reprogram.core.program import Observing, Program
 from reprogram.fit.events import Console, EventFile, Listener, TensorBoard
-from reprogram.fit.feed import feed_for
+from reprogram.fit.feed import feed_for, scoring_batch
 from reprogram.fit.metrics import Metrics, evaluate
 from reprogram.fit.optimizer import losses, make_optimizer, set_rates
 from reprogram.fit.options import FitOptions
@@ -185,7 +185,7 @@ class _Run:
         assert self.observing is not None
         self.program.eval()
         split = self.task.train
-        for index in torch.arange(len(split)).split(self.recipe.batch_size):
+        for index in torch.arange(len(split)).split(scoring_batch(self.program.source.device)):
             out = self.exact.outputs(split, index)
             self.observing.observe(out, split.labels[index].to(out.logits.device))
 
@@ -218,7 +218,7 @@ class _Run:
     def _scores(self, name: str, split: Split) -> dict[str, float]:
         if not len(split):
             return {}
-        metrics = evaluate(self.program, split, batch_size=self.recipe.batch_size, feed=self.exact)
+        metrics = evaluate(self.program, split, feed=self.exact)
         return {f"{name}_accuracy": metrics.accuracy, f"{name}_loss": metrics.loss}
 
     def _select(self, accuracy: float | None, loss: float | None) -> bool:

@@ -79,11 +79,11 @@ class OutputCache:
 class Cached:
     """Runs the source once per split."""
 
-    def __init__(self, program: Program, cache: OutputCache, *, batch_size: int = 128) -> None:
+    def __init__(self, program: Program, cache: OutputCache) -> None:
         self._live = Live(program)
         self._program = program
         self._cache = cache
-        self._batch = batch_size
+        self._batch = scoring_batch(program.source.device)
         self._source = program.source.fingerprint()
         self._input = input_digest(program.input)
 
@@ -117,6 +117,13 @@ def feed_for(
     if any(p.requires_grad for p in program.input.parameters()):
         return Live(program, autocast=autocast, forward=forward)
     return Cached(program, SHARED if cache is None else cache)
+
+
+def scoring_batch(device: torch.device) -> int:
+    """Inputs to a forward pass without gradients. On a CPU larger batches fall out of the caches: on EfficientNet-Lite0
+    at 128 px, 128 inputs at once took 1.3 times the time per input that 32 took.
+    """
+    return 32 if device.type == "cpu" else 256
 
 
 def input_digest(input: Input) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reprogram.core.program import Program
-from reprogram.fit.feed import Feed, feed_for
+from reprogram.fit.feed import Feed, feed_for, scoring_batch
 from reprogram.tasks import Split
 
 
@@ -83,13 +83,13 @@ def measure(scores: Float[Tensor, " n target"], labels: Int[Tensor, " n"], secon
 
 
 @torch.no_grad()
-def evaluate(program: Program, split: Split, *, batch_size: int = 128, feed: Feed | None = None) -> Metrics:
+def evaluate(program: Program, split: Split, *, batch_size: int | None = None, feed: Feed | None = None) -> Metrics:
     """Score a program on a split, in eval mode, full precision.
 
     Args:
         program: whatever mode it is in, it is put back.
         split: `task.test`, for example.
-        batch_size: inputs to a forward pass; no influence on the result beyond rounding.
+        batch_size: inputs to a forward pass, by default what suits the device; no influence beyond rounding.
         feed: where source outputs come from; by default they are computed, from a cache if nothing is learned in I.
     """
     start = time.perf_counter()
@@ -99,7 +99,7 @@ def evaluate(program: Program, split: Split, *, batch_size: int = 128, feed: Fee
     try:
         rows = [
             program.output(feed.outputs(split, index)).float().cpu()
-            for index in torch.arange(len(split)).split(batch_size)
+            for index in torch.arange(len(split)).split(batch_size or scoring_batch(program.source.device))
         ]
     finally:
         program.train(training)

@@ -1,0 +1,21 @@
+"""The examples run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(("name", "says"), [("own_method.py", "contract kept"), ("quickstart.py", "says [")])
+def test_example(name, says):
+    command = [sys.executable, str(EXAMPLES / name), "--small"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert says in done.stdout
+
+
+def test_every_example_is_tested():
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {"own_method.py", "quickstart.py"}
