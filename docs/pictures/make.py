@@ -36,13 +36,13 @@ def main() -> None:
     cells = list(rows(program, task))
     sheet = Image.new("RGB", (len(cells) * (SIDE + GAP) + GAP, 2 * SIDE + 2 * NAMES + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    bold = ImageFont.load_default(19)
+    bold = ImageFont.load_default(17)
     for i, (x, edited, plain, seen, answer) in enumerate(cells):
         left = GAP + i * (SIDE + GAP)
         for top, picture, text in ((GAP, x, f"{plain}?"), (GAP + SIDE + NAMES, edited, f"{seen}?")):
             sheet.paste(to_picture(picture).resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top))
             draw.text((left + SIDE / 2, top + SIDE + 14), text, fill="#555", font=font, anchor="mm")
-        said = f"→ {answer.labels[0]}  ({float(answer.confidence[0]):.0%})"
+        said = f"read as {answer.labels[0]} ({float(answer.confidence[0]):.0%})"
         draw.text((left + SIDE / 2, 2 * SIDE + 2 * NAMES - 14), said, fill="black", font=bold, anchor="mm")
     sheet.save(Path(__file__).parent / "digits.png", optimize=True)
 
