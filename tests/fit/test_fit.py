@@ -260,6 +260,46 @@ def test_resumed_equals_uninterrupted_bit_for_bit(method, calls, tmp_path, monke
     assert events.count("epoch") == 3
 
 
+@pytest.mark.parametrize("where", ["after the optimizer's step", "after counting", "while scoring", "between steps"])
+def test_an_interrupt_anywhere_resumes_to_the_same_bits(where, tmp_path, monkeypatch):
+    """Ctrl-C strikes in the middle of a step: what is saved must not hold half of it."""
+    task, out = tiny_task(), tmp_path / "cut.safetensors"
+
+    def make():
+        return build("blm", tiny_source(), task, **SMALL)
+
+    slow = FitOptions(progress=False, checkpoint_seconds=1e9)
+    whole = fit(make(), task, options=slow)
+    from reprogram.fit import engine
+    from reprogram.outputs import BayesianMap
+
+    targets = {
+        "after the optimizer's step": (torch.optim.Adam, "step"),
+        "after counting": (BayesianMap, "observe"),
+        "while scoring": (engine._Run, "_scores"),
+        "between steps": (engine._Run, "_tell"),
+    }
+    owner, name = targets[where]
+    real, count = getattr(owner, name), 0
+
+    def struck(*args, **kwargs):
+        nonlocal count
+        result = real(*args, **kwargs)
+        count += 1
+        if count == (2 if where == "while scoring" else 8):
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, struck)
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(), task, out=out, options=slow)
+    saved = (run_folder(out) / "checkpoint.safetensors").exists()
+    assert saved == (where == "between steps")
+    resumed = fit(make(), task, out=out, resume=True, options=slow)
+    assert same(state(whole.program), state(resumed.program))
+
+
 def test_a_finished_run_resumes_to_the_same_result(tmp_path):
     task, out = tiny_task(), tmp_path / "p.safetensors"
     first = fit(build("blm", tiny_source(), task, **SMALL), task, out=out, options=QUIET)

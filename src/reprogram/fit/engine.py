@@ -93,6 +93,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}
         self.listeners: list[Listener] = []
         self.saved = time.monotonic()
+        self.between_steps = False
 
     # -- the course of a fit ---------------------------------------------------------------------------------------
 
@@ -104,7 +105,8 @@ class _Run:
             while self.progress.epoch < self.epochs and not self.progress.stopped:
                 self._epoch()
         except KeyboardInterrupt:
-            self._save()
+            if self.between_steps:  # half a step must not be saved: it would be done again
+                self._save()
             raise
         self.program.eval()
         if self.program.source.fingerprint() != fingerprint:
@@ -122,14 +124,17 @@ class _Run:
         self.program.train()
         while state.step < self.steps:
             size = self.recipe.batch_size
+            self.between_steps = False
             self._step(order[state.step * size : (state.step + 1) * size])
             state.step += 1
             took, start = time.perf_counter() - start, time.perf_counter()
             state.seconds += took
+            self.between_steps = True
             self._tell("step", rate=min(size, state.seen) / max(took, 1e-9), loss=state.loss / state.seen,
                        done=state.epoch * self.steps + state.step)  # fmt: skip
             if state.step < self.steps and time.monotonic() - self.saved >= self.options.checkpoint_seconds:
                 self._save()
+        self.between_steps = False
         self._close_epoch(start)
 
     def _step(self, index: Tensor) -> None:
