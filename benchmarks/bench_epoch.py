@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args(argv)
     source = rp.load_source("bundled/efficientnet-lite0")
-    n = 96 if arguments.quick else 256
+    n = 96 if arguments.quick else 160
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n * 10 // 7, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels = torch.arange(len(images)) % 10
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "plain": plain(task, default, method, torch.contiguous_format),
             "plain_channels_last": plain(task, source, method, torch.channels_last),
         }
-        seconds = interleaved(jobs, runs=2 if arguments.quick else 5, warmup=1)
+        seconds = interleaved(jobs, runs=2 if arguments.quick else 4, warmup=1)
         rows.append(
             {
                 "method": method,

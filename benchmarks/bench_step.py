@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args(argv)
-    runs = 3 if arguments.quick else 15
+    runs = 3 if arguments.quick else 13
     rows = []
     for method in ("blm", "ilm_vp", "blm_plus", "smm"):
         run, index = setup(method)

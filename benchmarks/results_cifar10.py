@@ -27,6 +27,7 @@ LEARNED = {
     "blm watermark lr 0.003": ("blm", GENTLE),
     "blm_plus pad 112 lr 0.05": ("blm_plus", {**GENTLE, **SOFT, "prompt": "pad", "inner": 112, "lr": 0.05}),
     "ilm_vp watermark lr 0.003": ("ilm_vp", GENTLE),
+    "flm watermark lr 0.001": ("flm", {**GENTLE, "lr": 0.001}),
     "smm lr 0.003": ("smm", {**{k: v for k, v in GENTLE.items() if k != "prompt"}, "lr": 0.003, "mapping": "blm"}),
 }
 OUTPUTS = {

@@ -222,12 +222,13 @@ class Stop(Exception):
     """Stands for a kill in the middle of a fit."""
 
 
-@pytest.mark.parametrize("method", ["blm", "blm_plus", "ilm_vp", "smm", "flm"])
+@pytest.mark.parametrize("method", ["blm", "blm_plus", "ilm_vp", "smm", "flm", "blm in fp16"])
 @pytest.mark.parametrize("calls", [1, 3, 7, 11])
 def test_resumed_equals_uninterrupted_bit_for_bit(method, calls, tmp_path, monkeypatch):
     task = tiny_task()
+    method, half = method.removesuffix(" in fp16"), method.endswith("fp16")
     extra = {"patch": 4} if method == "smm" else {}
-    options = FitOptions(progress=False, checkpoint_seconds=0)
+    options = FitOptions(progress=False, checkpoint_seconds=0, precision="fp16" if half else "fp32")
 
     def make():
         return build(method, tiny_source(), task, **SMALL, augment="crop", schedule="cosine", **extra)

@@ -277,6 +277,8 @@ class _Run:
             self.checkpoint = Checkpoint(path=self.place.checkpoint, identity=self._identity(fingerprint))
             if resume and self.place.checkpoint.exists():
                 self.progress, self.best = self.checkpoint.load(self.program, self.optimizer)
+                if self.progress.scaler:
+                    self.scaler.load_state_dict(self.progress.scaler)
             else:
                 self.place.checkpoint.unlink(missing_ok=True)
             self.events = EventFile(self.place.events, self.progress.events)
@@ -305,6 +307,7 @@ class _Run:
         if self.place is None:
             return
         self.progress.events = self.events.position()
+        self.progress.scaler = self.scaler.state_dict()
         best = {f"best.{k}": v for k, v in self.best.items()}
         self.checkpoint.save(self.progress, self.program, self.optimizer, best)
         self.saved = time.monotonic()

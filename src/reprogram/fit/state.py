@@ -36,6 +36,7 @@ class Progress:
         seconds: spent in training so far, over all resumptions.
         events: bytes of the event file.
         stopped: early stopping has struck.
+        scaler: state of the gradient scaler, empty unless in fp16.
     """
 
     epoch: int = 0
@@ -49,6 +50,7 @@ class Progress:
     seconds: float = 0.0
     events: int = 0
     stopped: bool = False
+    scaler: dict[str, Any] = field(default_factory=lambda: {})
 
 
 def mix(seed: int, *where: int | str) -> int:
