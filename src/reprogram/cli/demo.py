@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reprogram.tasks import Task
 
 SOURCE = "bundled/efficientnet-lite0"
-LEARN = {"lr": 0.05, "epochs": 8}
+LEARN = {"lr": 0.05, "epochs": 6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ FULL = Scale(
         "ilm_vp": LEARN,
         "blm": LEARN,
         "blm_plus": {"top_ratio": 0.3, **LEARN},
-        "smm": {"lr": 0.01, "epochs": 8},
+        "smm": {"lr": 0.01, "epochs": 6},
         "linear_probe": {},
     },
 )
