@@ -261,9 +261,12 @@ def test_resumed_equals_uninterrupted_bit_for_bit(method, calls, tmp_path, monke
     assert events.count("epoch") == 3
 
 
-@pytest.mark.parametrize("where", ["after the optimizer's step", "after counting", "while scoring", "between steps"])
+@pytest.mark.parametrize("where", ["after the optimizer's step", "after counting", "while scoring"])
 def test_an_interrupt_anywhere_resumes_to_the_same_bits(where, tmp_path, monkeypatch):
-    """Ctrl-C strikes in the middle of a step: what is saved must not hold half of it."""
+    """Ctrl-C strikes in the middle of a step: it waits for the step's end, and nothing is lost or done twice."""
+    import os
+    import signal
+
     task, out = tiny_task(), tmp_path / "cut.safetensors"
 
     def make():
@@ -278,7 +281,6 @@ def test_an_interrupt_anywhere_resumes_to_the_same_bits(where, tmp_path, monkeyp
         "after the optimizer's step": (torch.optim.Adam, "step"),
         "after counting": (BayesianMap, "observe"),
         "while scoring": (engine._Run, "_scores"),
-        "between steps": (engine._Run, "_tell"),
     }
     owner, name = targets[where]
     real, count = getattr(owner, name), 0
@@ -288,17 +290,40 @@ def test_an_interrupt_anywhere_resumes_to_the_same_bits(where, tmp_path, monkeyp
         result = real(*args, **kwargs)
         count += 1
         if count == (2 if where == "while scoring" else 8):
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return result
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, struck)
         with pytest.raises(KeyboardInterrupt):
             fit(make(), task, out=out, options=slow)
-    saved = (run_folder(out) / "checkpoint.safetensors").exists()
-    assert saved == (where == "between steps")
+    assert (run_folder(out) / "checkpoint.safetensors").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = fit(make(), task, out=out, resume=True, options=slow)
     assert same(state(whole.program), state(resumed.program))
+
+
+def test_a_second_interrupt_acts_at_once(tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from reprogram.outputs import BayesianMap
+
+    task, out = tiny_task(), tmp_path / "cut.safetensors"
+    real, after = BayesianMap.observe, []
+
+    def struck(*args):
+        real(*args)
+        os.kill(os.getpid(), signal.SIGINT)
+        after.append("once")
+        os.kill(os.getpid(), signal.SIGINT)
+        after.append("never")
+
+    monkeypatch.setattr(BayesianMap, "observe", struck)
+    with pytest.raises(KeyboardInterrupt):
+        fit(build("blm", tiny_source(), task, **SMALL), task, out=out, options=QUIET)
+    assert after == ["once"]
+    assert not (run_folder(out) / "checkpoint.safetensors").exists()
 
 
 def test_a_finished_run_resumes_to_the_same_result(tmp_path):

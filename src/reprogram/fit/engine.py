@@ -20,6 +20,7 @@ from reprogram.core.method import Recipe
 from reprogram.core.program import Observing, Program
 from reprogram.fit.events import Console, EventFile, Listener, TensorBoard
 from reprogram.fit.feed import feed_for, scoring_batch
+from reprogram.fit.interrupts import Deferred
 from reprogram.fit.metrics import Metrics, evaluate
 from reprogram.fit.optimizer import losses, make_optimizer, set_rates
 from reprogram.fit.options import FitOptions
@@ -93,7 +94,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}
         self.listeners: list[Listener] = []
         self.saved = time.monotonic()
-        self.between_steps = False
+        self.interrupts = Deferred()
 
     # -- the course of a fit ---------------------------------------------------------------------------------------
 
@@ -101,13 +102,10 @@ class _Run:
         """From the first step, or the one after the checkpoint, to the result."""
         fingerprint = self.program.source.fingerprint()
         self._open(fingerprint, resume)
-        try:
+        with self.interrupts:
             while self.progress.epoch < self.epochs and not self.progress.stopped:
                 self._epoch()
-        except KeyboardInterrupt:
-            if self.between_steps:  # half a step must not be saved: it would be done again
-                self._save()
-            raise
+                self._give_way()
         self.program.eval()
         if self.program.source.fingerprint() != fingerprint:
             raise FingerprintError(say("source", "must be bit-identical after a fit", self.program.source.spec.ref))
@@ -124,18 +122,22 @@ class _Run:
         self.program.train()
         while state.step < self.steps:
             size = self.recipe.batch_size
-            self.between_steps = False
             self._step(order[state.step * size : (state.step + 1) * size])
             state.step += 1
             took, start = time.perf_counter() - start, time.perf_counter()
             state.seconds += took
-            self.between_steps = True
             self._tell("step", rate=min(size, state.seen) / max(took, 1e-9), loss=state.loss / state.seen,
                        done=state.epoch * self.steps + state.step)  # fmt: skip
             if state.step < self.steps and time.monotonic() - self.saved >= self.options.checkpoint_seconds:
                 self._save()
-        self.between_steps = False
+            self._give_way()
         self._close_epoch(start)
+
+    def _give_way(self) -> None:
+        """Between steps only: an interrupt that has come in meanwhile is obeyed, with a checkpoint to go on from."""
+        if self.interrupts.pending is not None:
+            self._save()
+            self.interrupts.act()
 
     def _step(self, index: Tensor) -> None:
         state, recipe = self.progress, self.recipe
