@@ -5,7 +5,6 @@ optimizer. Ours: everything `fit` does in a step: fetch, place, pattern, source,
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -83,5 +82,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     main()
