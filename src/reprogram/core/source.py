@@ -75,6 +75,7 @@ class SourceSpec:
         labels: human names of the source classes.
         width: embedding or feature width, where known.
         depth: number of blocks at `hidden.*`, 0 where unknown.
+        accuracy: share of its own test data that the source gets right, where somebody published or measured it.
     """
 
     ref: str
@@ -86,6 +87,7 @@ class SourceSpec:
     preprocessing: Preprocessing = Preprocessing()
     width: int | None = None
     depth: int = 0
+    accuracy: float | None = None
 
     def label(self, index: int) -> str:
         """Human name of a source class, or its number."""

@@ -121,6 +121,19 @@ class Additive(Edit):
             raise ConfigError(msg)
         return value + self.pattern().to(value.dtype)
 
+    def pull(
+        self,
+        value: Float[Tensor, " batch channel height width"],
+        cotangent: Float[Tensor, " batch target channel height width"],
+    ) -> tuple[Float[Tensor, " batch target learned"], None]:
+        """See `core.pulling`: the cotangent under the mask, times the slope of the squash."""
+        with torch.enable_grad():
+            values = self.values.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(_SQUASH[self.squash](values).sum(), values)
+        flat = cotangent.flatten(3)
+        under = flat if self._everywhere else flat.index_select(3, self.pixels)
+        return (under * slope.to(under.dtype) if self.squash != "none" else under).flatten(2), None
+
     def extra_repr(self) -> str:
         """What `print(program)` shows."""
         return f"values={tuple(self.values.shape)}, squash={self.squash!r}, site={self.site!r}"

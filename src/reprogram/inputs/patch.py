@@ -44,6 +44,15 @@ class Patch(Edit):
         right, bottom = self.canvas - self.size - left, self.canvas - self.size - top
         return value + nn.functional.pad(self.values, (left, right, top, bottom)).to(value.dtype)
 
+    def pull(
+        self,
+        value: Float[Tensor, " batch channel height width"],
+        cotangent: Float[Tensor, " batch target channel height width"],
+    ) -> tuple[Float[Tensor, " batch target learned"], None]:
+        """See `core.pulling`: the cotangent where the patch sits (in eval mode, the middle of a random one)."""
+        top, left = self._corner()
+        return cotangent[..., top : top + self.size, left : left + self.size].flatten(2), None
+
     def _corner(self) -> tuple[int, int]:
         room = self.canvas - self.size
         if self.where == "top_left":

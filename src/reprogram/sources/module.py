@@ -26,6 +26,9 @@ from reprogram.media.images import Samples, as_samples
 
 Sites = str | Sequence[str] | None
 
+_HALF = (torch.bfloat16, torch.float16)
+"""Modules of these types are given what they can read; `autocast` is for the others."""
+
 
 @dataclass(slots=True, eq=False)
 class _Call:
@@ -57,6 +60,8 @@ class ModuleSource:
         self.sites: Mapping[str, Location] = MappingProxyType(sites)
         can = {Capability.GRADIENTS, Capability.HIDDEN_SITES}
         self.capabilities = frozenset(can | {Capability.FEATURES} if head else can)
+        first = next(module.parameters(), None)
+        self._kind = first.dtype if first is not None else torch.float32
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (spec.preprocessing.mean, spec.preprocessing.std))
         self._scale, self._shift = (1 / std).to(self.device), (-mean / std).to(self.device)
 
@@ -124,7 +129,7 @@ class ModuleSource:
         x = torch.addcmul(self._shift, x, self._scale) if x.ndim == 4 else x
         x = input(x, "normalised")
         if x.ndim == 4 and x.is_floating_point():
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.to(self._kind if self._kind in _HALF else x.dtype).contiguous(memory_format=torch.channels_last)
         hidden = features or any(e.site not in ("input", "normalised") for e in input)
         if not hidden:
             return SourceOutput(scores=_scores(self.module(x)))
@@ -197,7 +202,7 @@ def wrap(
         preprocess: `Preprocessing`, or (mean, std) per channel, applied to pixels in [0, 1]; None for no change.
         sites: glob patterns of module paths whose matches, in order, become "hidden.0", "hidden.1", ... ("layer*.*").
             Every module's path is a site in any case.
-        facts: further fields of `SourceSpec`: `ref`, `resizable`, `width`.
+        facts: further fields of `SourceSpec`: `ref`, `resizable`, `width`, `accuracy`.
 
     Raises:
         SourceError: the module does not map such inputs to [B, S], or labels or sites do not match it.

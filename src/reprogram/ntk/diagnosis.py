@@ -1,0 +1,159 @@
+"""What a diagnosis says: numbers with what they predict, how far to trust them, and plain warnings."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from reprogram.core.errors import ConfigError, say
+from reprogram.ntk.spectrum import Spectrum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One figure.
+
+    Attributes:
+        name: "source lambda_min", ...
+        value: the figure, or None where there is none; `shown` then says why.
+        shown: what a table prints.
+        predicts: one sentence.
+        trust: one sentence on how far.
+    """
+
+    name: str
+    value: float | None
+    shown: str
+    predicts: str
+    trust: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """What a report draws.
+
+    Attributes:
+        program: eigenvalues of the program kernel, descending, those above the noise floor.
+        source: eigenvalues of the source kernel.
+        reach: share of the label energy within the top 1, 2, ... eigenvectors of the program kernel.
+        rate: step size that the two loss curves belong to.
+        predicted: squared loss after 0, 1, ... steps of gradient descent as the kernel has it, a sample.
+        actual: the same measured by training, or empty.
+    """
+
+    program: tuple[float, ...] = ()
+    source: tuple[float, ...] = ()
+    reach: tuple[float, ...] = ()
+    rate: float = 0.0
+    predicted: tuple[float, ...] = ()
+    actual: tuple[float, ...] = ()
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Diagnosis:
+    """Will this source reprogram well to these data? What its kernels say before any training.
+
+    Attributes:
+        source: reference of the source.
+        task: name of the task.
+        method: name of the method, or "by hand".
+        mapping: which output map the kernel was read through.
+        samples: N.
+        targets: T.
+        parameters: P, learned numbers of the program.
+        source_samples: how many of the N samples the source kernel is of; 0 if there is none.
+        precision: of the Jacobian's arithmetic, for people.
+        program: spectrum of the program kernel; None if the program learns nothing.
+        source_spectrum: of the kernel of the source's own parameters; None where it was not asked for.
+        values: every figure by name; None where there is none. The names are `scores()`'s.
+        readings: the same figures in words.
+        warnings: signs of failure, and what limits these figures.
+        curves: for the report.
+        routes: how the derivatives were found.
+        seconds: what each stage took.
+        digest: of the samples; figures of two sources compare only if it is the same.
+    """
+
+    source: str
+    task: str
+    method: str
+    mapping: str
+    samples: int
+    targets: int
+    parameters: int
+    source_samples: int
+    precision: str
+    program: Spectrum | None
+    source_spectrum: Spectrum | None
+    values: Mapping[str, float | None]
+    readings: tuple[Reading, ...]
+    warnings: tuple[str, ...]
+    curves: Curves
+    routes: Mapping[str, str]
+    seconds: Mapping[str, float]
+    digest: str
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def full_rank(self) -> bool:
+        """The program kernel has no eigenvalue that is zero by structure or lost in noise."""
+        return self.program is not None and self.program.rank == self.program.size
+
+    def scores(self) -> dict[str, float | None]:
+        """The figures that sources are ranked by; None where a figure would be rounding noise."""
+        return dict(self.values)
+
+    def comparable(self, other: "Diagnosis") -> None:
+        """Check that two diagnoses are of the same samples, so that their figures may be set side by side.
+
+        Raises:
+            ConfigError: they are not; the message says what differs.
+        """
+        for name in ("digest", "samples", "targets", "source_samples", "method"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                remedy = "Diagnose both on the identical sample, method and mapping."
+                raise ConfigError(say(name, f"must be {mine!r} to compare with {self.source}", theirs, remedy))
+
+    def card(self) -> dict[str, Any]:
+        """Everything but the eigenvectors, as JSON knows it."""
+        return {
+            "source": self.source,
+            "task": self.task,
+            "method": self.method,
+            "mapping": self.mapping,
+            "seed": self.seed,
+            "settings": {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self.settings.items()},
+            "samples": self.samples,
+            "targets": self.targets,
+            "parameters": self.parameters,
+            "source_samples": self.source_samples,
+            "precision": self.precision,
+            "scores": {k: v if v is not None and math.isfinite(v) else None for k, v in self.values.items()},
+            "program": _brief(self.program),
+            "source_kernel": _brief(self.source_spectrum),
+            "readings": [{"name": r.name, "value": r.value, "shown": r.shown, "predicts": r.predicts, "trust": r.trust}
+                         for r in self.readings],
+            "warnings": list(self.warnings),
+            "curves": {n: getattr(self.curves, n) for n in Curves.__slots__},
+            "routes": dict(self.routes),
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "digest": self.digest,
+        }  # fmt: skip
+
+
+def _brief(spectrum: Spectrum | None) -> dict[str, Any] | None:
+    if spectrum is None:
+        return None
+    return {
+        "size": spectrum.size,
+        "rank": spectrum.rank,
+        "cap": spectrum.cap,
+        "noise_floor": spectrum.floor,
+        "lambda_max": spectrum.largest,
+        "lambda_min": spectrum.smallest,
+        "lambda_min_note": spectrum.smallest_note,
+        "trace": spectrum.trace,
+    }

@@ -1,0 +1,115 @@
+"""Each figure of a diagnosis in words: what it predicts, and how far to trust it.
+
+The trust sentences are measured, not hoped: docs/lab holds the runs. Short form: lambda_min told configurations apart
+and not seeds; no initial figure of a low-rank program beat a short probe; nothing here is an accuracy.
+"""
+
+from collections.abc import Mapping
+
+from reprogram.ntk.diagnosis import Reading
+from reprogram.ntk.spectrum import Spectrum
+
+RANKS = "Use it to rank sources on the identical sample, method and mapping; it grows with the source's logit scale."
+FREE = "It does not depend on the scale of the logits."
+
+WORDS = {
+    "gf_loss": (
+        "loss of gradient flow",
+        "The squared loss a sample that is left after gradient flow for a time of 10, if the kernel stayed as it is.",
+        f"The best single figure for programs of full rank in the replication, weaker for frames. {RANKS}",
+    ),
+    "gf_loss_relative": (
+        "the same, time per mean eigenvalue",
+        "The share of the squared loss left when every source is trained for as long as its mean eigenvalue asks.",
+        f"{FREE} It leaves out that confident sources learn faster, which is often real.",
+    ),
+    "reachable": (
+        "reachable label energy",
+        "The share of the centred labels that any amount of linearised training can fit; the rest stays as loss.",
+        "Exact for the linearised program on this sample; real training changes the kernel and can go beyond it.",
+    ),
+    "alignment": (
+        "kernel-target alignment",
+        "How fast the labels are learned in the first steps: 1 if the kernel were the labels' own.",
+        f"{FREE} It ranked sources weakly in the replication (Spearman 0.1 to 0.4).",
+    ),
+    "effective_rank": (
+        "effective rank",
+        "Directions in which the outputs can be moved with similar ease.",
+        f"{FREE} Higher is not always better: untrained sources have high ones.",
+    ),
+    "condition": (
+        "condition",
+        "Steps of gradient descent at its best size, up to a factor, until the slowest direction in reach is fitted.",
+        f"{FREE} Adam is less sensitive to it.",
+    ),
+    "loo_accuracy": (
+        "leave-one-out accuracy, linearised",
+        "The accuracy of the linearised program on each sample when it is fitted to all the others.",
+        "Of so few samples only; trained programs did better and in another order, so it is no forecast.",
+    ),
+    "ce_rate": (
+        "first-step rate of cross-entropy",
+        "How fast cross-entropy falls at the very first step of gradient descent (the squared gradient).",
+        f"One step only. {RANKS}",
+    ),
+}
+
+
+def readings(
+    values: Mapping[str, float | None], program: Spectrum | None, source: Spectrum | None, samples: tuple[int, int]
+) -> tuple[Reading, ...]:
+    """The figures in words, in the order in which a reader wants them.
+
+    Args:
+        values: by the names of `Diagnosis.scores`.
+        program: spectrum of the program kernel.
+        source: spectrum of the source kernel.
+        samples: N of the one and of the other.
+    """
+    rows: list[Reading] = []
+    if source is not None:
+        predicts = "How well the source can be moved at all on these data; the paper's quantity."
+        trust = f"Of {samples[1]} samples. It told configurations apart in the replication, not seeds."
+        rows.append(_smallest("source lambda_min", values["source_lambda_min"], source, predicts, trust))
+    if program is not None:
+        rows += [_smallest("program lambda_min", values["program_lambda_min"], program,
+                           "The slowest direction of training this program by gradient descent.", RANKS),
+                 _rank(program)]  # fmt: skip
+        rows += [Reading(name=name, value=values[key], shown=_shown(key, values[key]), predicts=predicts, trust=trust)
+                 for key, (name, predicts, trust) in WORDS.items()]  # fmt: skip
+        rows.append(Reading(name="program lambda_max", value=program.largest, shown=f"{program.largest:.3g}",
+                            predicts=f"Gradient descent on the squared loss is stable below a step of "
+                                     f"{_step(program.largest)}.",
+                            trust=f"Exact for the linearised program. {RANKS}"))  # fmt: skip
+    return tuple(rows)
+
+
+def _smallest(name: str, value: float | None, spectrum: Spectrum, predicts: str, trust: str) -> Reading:
+    shown = f"{value:.3g}" if value is not None else spectrum.smallest_note
+    if value is None:
+        kept = spectrum.smallest_kept
+        at = f"; smallest above the floor {kept:.3g}" if kept is not None else ""
+        shown += at
+        trust = "No figure is given where it would be rounding noise; read the rank and the reachable energy instead."
+    return Reading(name=name, value=value, shown=shown, predicts=predicts, trust=trust)
+
+
+def _rank(spectrum: Spectrum) -> Reading:
+    return Reading(
+        name="program rank",
+        value=float(spectrum.rank),
+        shown=f"{spectrum.rank} of {spectrum.size} (at most {spectrum.cap} by structure)",
+        predicts="How many independent demands on the outputs the program can meet.",
+        trust=f"Counted above a noise floor of {spectrum.floor:.1e}; exact apart from eigenvalues at the floor.",
+    )
+
+
+def _shown(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if key in ("reachable", "loo_accuracy", "gf_loss_relative") else f"{value:.3g}"
+
+
+def _step(largest: float) -> str:
+    return f"{2 / largest:.3g}" if largest > 0 else "any size (nothing moves)"
