@@ -9,14 +9,11 @@ import argparse
 import time
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 import reprogram as rp
 from benchmarks._common import data, interval, table, write
 from reprogram.fit import FitOptions
 
-LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECIPE = {"batch_size": 50, "schedule": "cosine"}
 PROGRAMS = {
     "no input, frequency": ("no_edit", {"mapping": "frequency"}),
@@ -29,49 +26,9 @@ PROGRAMS = {
 }
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions; the shortcut subsamples by two and pads channels with zeros (option A)."""
-
-    def __init__(self, before: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.stride, self.extra = stride, width - before
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        short = x[:, :, :: self.stride, :: self.stride]
-        return torch.relu(h + nn.functional.pad(short, (0, 0, 0, 0, self.extra // 2, self.extra // 2)))
-
-
-class ResNet(nn.Module):
-    """ResNet of He et al. 2016, section 4.2: 6n + 2 layers."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        widths = [16, 16, 32, 64]
-        for i in (1, 2, 3):
-            blocks = [
-                Block(widths[i - 1] if k == 0 else widths[i], widths[i], 2 if i > 1 and k == 0 else 1) for k in range(n)
-            ]
-            setattr(self, f"layer{i}", nn.Sequential(*blocks))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.conv1(x)))
-        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
-
-
 def resnet(depth: int = 20):
     """A CIFAR-10 ResNet with its published weights as a source."""
-    net = ResNet((depth - 2) // 6)
-    net.load_state_dict(load_file(data(f"resnet_cifar10/resnet{depth}.safetensors")))
-    pixels = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return rp.wrap(net, input_shape=(3, 32, 32), labels=LABELS, preprocess=pixels, sites="layer?.*",
-                   ref=f"module:resnet{depth}-cifar10", width=64)  # fmt: skip
+    return rp.load_source(f"cifar-resnet/{data(f'resnet_cifar10/resnet{depth}.safetensors')}")
 
 
 def main() -> None:

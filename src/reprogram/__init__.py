@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from reprogram.core.method import Method, Recipe
     from reprogram.core.program import Edit, Input, Output, Program
     from reprogram.fit import FitOptions, FitResult, Metrics, evaluate, fit
+    from reprogram.ntk import Diagnosis
+    from reprogram.rank import Ranking, diagnose, rank
     from reprogram.report import Control, controls, write_report
     from reprogram.sources import load_source, wrap
     from reprogram.store import from_hub, push_to_hub, save
@@ -49,6 +51,8 @@ _HOMES = {
     "core.method": ["Method", "Recipe"],
     "core.program": ["Edit", "Input", "Output", "Program"],
     "fit": ["FitOptions", "FitResult", "Metrics", "evaluate", "fit"],
+    "ntk": ["Diagnosis"],
+    "rank": ["Ranking", "diagnose", "rank"],
     "report": ["Control", "controls", "write_report"],
     "sources": ["load_source", "wrap"],
     "store": ["from_hub", "push_to_hub", "save"],
@@ -93,6 +97,7 @@ __all__ = [
     "ConfigError",
     "Control",
     "DataError",
+    "Diagnosis",
     "Edit",
     "FingerprintError",
     "FitError",
@@ -104,6 +109,7 @@ __all__ = [
     "MissingExtraError",
     "Output",
     "Program",
+    "Ranking",
     "Recipe",
     "ReprogramError",
     "SourceError",
@@ -112,6 +118,7 @@ __all__ = [
     "__version__",
     "build",
     "controls",
+    "diagnose",
     "evaluate",
     "find",
     "fit",
@@ -121,6 +128,7 @@ __all__ = [
     "load_task",
     "methods",
     "push_to_hub",
+    "rank",
     "save",
     "wrap",
     "write_report",

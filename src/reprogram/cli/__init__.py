@@ -14,11 +14,14 @@ from reprogram._version import __version__
 from reprogram.cli import _run
 from reprogram.cli.cite import cite
 from reprogram.cli.demo import demo
+from reprogram.cli.diagnose import diagnose
 from reprogram.cli.doctor import doctor
 from reprogram.cli.evaluate import evaluate
+from reprogram.cli.experiment import experiment
 from reprogram.cli.fit import fit
 from reprogram.cli.methods import methods
 from reprogram.cli.predict import predict
+from reprogram.cli.rank import rank
 from reprogram.cli.report import report
 from reprogram.cli.show import show
 from reprogram.cli.sources import sites, sources
@@ -36,6 +39,7 @@ app = typer.Typer(
 
 for panel, commands in {
     "Make and use programs": (fit, evaluate, predict, show, report, demo),
+    "Before training": (diagnose, rank, experiment),
     "Look around": (methods, sources, sites, tasks, cite, doctor),
 }.items():
     for command in commands:

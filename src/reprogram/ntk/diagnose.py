@@ -48,7 +48,7 @@ class DiagnoseOptions:
         seed: of the label shuffles.
     """
 
-    source_samples: int = 20
+    source_samples: int = 10
     fit_mapping: bool = True
     follow: int = 0
     chunk: int = CHUNK

@@ -2,7 +2,7 @@
 
 For kernels that do not fit: a probe z of random signs, m steps of Lanczos from it, and the m nodes and weights of the
 little tridiagonal matrix stand for all NT eigenvalues, weighted by `(u_i . z)^2 / NT`. Means of smooth functions of the
-eigenvalues come out well (the regularised log-determinant of three known spectra within 2 to 4 %, root mean square, from
+eigenvalues come out well (the regularised log-determinant of three known spectra within 2 to 4 % rms from
 4 probes of 40 steps). The smallest eigenvalue does not, it takes some NT/3 steps, and is not offered here.
 """
 

@@ -21,6 +21,9 @@ from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Product, pieces
 from reprogram.ntk.spectrum import gram
 from reprogram.ntk.uses import Use, Watch
 
+TILE = 5
+"""Samples to a pass while recording."""
+
 
 def module_of(source: Source) -> nn.Module:
     """The module behind a source.
@@ -62,51 +65,51 @@ class Recording:
         self._left = most if most is not None else sys.maxsize
         self._held: dict[Operation, _Held] = defaultdict(_Held)
         self._inputs: dict[Operation, list[Use]] = {}
-        self._rows: dict[Operation, list[Tensor]] = defaultdict(list)  # of this tile, one a target
-        self._grads: dict[Operation, list[list[Tensor]]] = defaultdict(list)  # of this tile, a list a target
+
+    @property
+    def open(self) -> bool:
+        """More samples are wanted."""
+        return self._left > 0
+
+    def tile(self, chunk: int) -> int:
+        """Samples that the next pass should take: few, because the gradients of all targets are held until it ends."""
+        return min(chunk, TILE, self._left)
 
     def watch(self) -> Watch | None:
         """A mode to run the next tile's forward pass in, or None when enough samples are recorded."""
-        return Watch(self.module, self.plan) if self._left else None
+        return Watch(self.module, self.plan) if self.open else None
 
     def places(self, watch: Watch | None) -> list[Any]:
         """Where gradients are wanted, in the order of `take`."""
-        uses = watch.uses if watch is not None else []
         self._inputs = defaultdict(list)
-        for use in uses:
+        for use in watch.uses if watch is not None else []:
             self._inputs[use.operation].append(use)
         return [u.edge for uses in self._inputs.values() for u in uses]
 
-    def take(self, grads: Sequence[Tensor | None], batch: int) -> None:
-        """Keep one target's gradients, [B, ...] each; None where it does not depend on the operation."""
-        keep, left = min(batch, self._left), iter(grads)
+    def take(self, grads: list[list[Tensor | None]], batch: int) -> None:
+        """Keep the gradients of a tile: a list a target of one a place, [B, ...], or None where there is none."""
+        place = 0
         for op, uses in self._inputs.items():
-            mine = [_of(use, next(left), batch, keep) for use in uses]
-            if self._is_reduced(op, mine):
-                calls = [(_by_sample(u.value, batch)[:keep], g) for u, g in zip(uses, mine, strict=True)]
-                self._rows[op].append(torch.cat([cast("Tensor", p) for p in pieces(op, calls)], 2))
+            calls: list[Call] = []
+            for use in uses:
+                by_target = [_of(use, row[place], batch) for row in grads]
+                for row in grads:
+                    row[place] = None  # let go as soon as it is copied
+                calls.append((_by_sample(use.value, batch), torch.cat(by_target, 1)))
+                place += 1
+            if self._is_reduced(op, calls):
+                rows = [cast("Tensor", piece) for piece in pieces(op, calls)]
+                self._held[op].rows.append(torch.cat(rows, 2))
             else:
-                self._grads[op].append(mine)
-
-    def close_tile(self, batch: int) -> None:
-        """All targets of the tile have been taken."""
-        keep = min(batch, self._left)
-        for op, rows in self._rows.items():
-            self._held[op].rows.append(torch.cat(rows, 1))
-        for op, by_target in self._grads.items():
-            values = [_first(_by_sample(u.value, batch), keep) for u in self._inputs[op]]
-            grads = [torch.cat(g, 1) for g in zip(*by_target, strict=True)]
-            self._held[op].calls.append(list(zip(values, grads, strict=True)))
+                self._held[op].calls.append(calls)
         self._inputs = {}
-        self._rows.clear()
-        self._grads.clear()
-        self._left -= keep
+        self._left -= batch
 
-    def _is_reduced(self, op: Operation, grads: Sequence[Tensor]) -> bool:
-        """Rows are smaller than what they are made of, and can be joined over tiles and targets."""
-        if op.kind == "embedding" or (op.kind == "linear" and grads[0].ndim == 3):
+    def _is_reduced(self, op: Operation, calls: Sequence[Call]) -> bool:
+        """Rows are smaller than what they are made of, and can be joined over tiles."""
+        if op.kind == "embedding" or (op.kind == "linear" and calls[0][0].ndim == 2):
             return False
-        return sum(self._sizes[n] for n in op.names()) < sum(g[0].numel() for g in grads)
+        return sum(self._sizes[n] for n in op.names()) < sum(g[0, 0].numel() for _, g in calls)
 
     def gram(self) -> Tensor | None:
         """The sum of all operations' Gram matrices, [NT, NT] float64; each operation is let go once it is added."""
@@ -125,11 +128,11 @@ class Recording:
         return total
 
 
-def _of(use: Use, grad: Tensor | None, batch: int, keep: int) -> Tensor:
-    """One target's gradient at a use, [keep, 1, ...]."""
+def _of(use: Use, grad: Tensor | None, batch: int) -> Tensor:
+    """One target's gradient at a use, [B, 1, ...]."""
     if grad is None:
         grad = torch.zeros(use.shape, dtype=use.kind, device=use.value.device)
-    return _first(_by_sample(grad, batch), keep).unsqueeze(1)
+    return _by_sample(grad, batch).unsqueeze(1)
 
 
 def _add(total: Tensor | None, piece: Tensor | Product) -> Tensor:
@@ -190,10 +193,6 @@ def _batch_first(use: Use, grad: Tensor | None, batch: int) -> bool:
 def _by_sample(value: Tensor, batch: int) -> Tensor:
     """[B, ...] from (samples x anything, ...)."""
     return value if len(value) == batch else value.reshape(batch, -1, *value.shape[1:])
-
-
-def _first(value: Tensor, most: int) -> Tensor:
-    return value if len(value) <= most else value[:most].clone()  # not a view that keeps the rest alive
 
 
 def rest_gram(program: Program, x: Tensor, names: Sequence[str]) -> Tensor:

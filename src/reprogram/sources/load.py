@@ -1,11 +1,13 @@
 """`load_source`: from a reference such as "bundled/efficientnet-lite0" or "timm/resnet18" to a frozen source."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
 from reprogram.core.errors import SourceError, say
 from reprogram.core.source import Source
 from reprogram.sources.bundled import BUNDLED
+from reprogram.sources.cifar_resnet import load_cifar_resnet
 from reprogram.sources.timm import load_timm
 
 
@@ -13,7 +15,8 @@ def load_source(ref: str, **options: Any) -> Source:
     """Load a frozen source model.
 
     Args:
-        ref: "bundled/efficientnet-lite0", "timm/<name>", or "timm/<name>?pretrained=false" for random weights.
+        ref: "bundled/efficientnet-lite0", "timm/<name>", "timm/<name>?pretrained=false" for random weights, or
+            "cifar-resnet/<path of a .safetensors file>".
         options: passed on to the loader, e.g. `pretrained=False` for timm.
 
     Raises:
@@ -21,6 +24,8 @@ def load_source(ref: str, **options: Any) -> Source:
         MissingExtraError: an optional package is missing; the message names the extra.
     """
     kind, _, name = ref.partition("/")
+    if kind == "cifar-resnet" and name:
+        return _without(options, load_cifar_resnet, name, ref)
     name, _, query = name.partition("?")
     if query == "pretrained=false":
         options = {"pretrained": False, **options}
@@ -28,14 +33,19 @@ def load_source(ref: str, **options: Any) -> Source:
         raise SourceError(say("source", 'may only be followed by "?pretrained=false"', ref))
     if kind == "timm" and name:
         return load_timm(name, **options)
-    if kind == "bundled" and name in BUNDLED and not options:
-        return BUNDLED[name][1]()
     if kind == "bundled" and name in BUNDLED:
-        raise SourceError(say("options", f"are not taken by {ref}", sorted(options)))
+        return _without(options, lambda _: BUNDLED[name][1](), name, ref)
     known = [f"bundled/{n}" for n in BUNDLED]
     near = get_close_matches(ref, known, 1, 0.4)
-    remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join([*known, 'timm/<name>'])}."
+    known += ["timm/<name>", "cifar-resnet/<path>"]
+    remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
     raise SourceError(say("source", "must be a known reference", ref, remedy))
+
+
+def _without(options: dict[str, Any], load: Callable[[str], Source], name: str, ref: str) -> Source:
+    if options:
+        raise SourceError(say("options", f"are not taken by {ref}", sorted(options)))
+    return load(name)
 
 
 def source_refs() -> dict[str, str]:
@@ -43,4 +53,5 @@ def source_refs() -> dict[str, str]:
     return {f"bundled/{name}": about for name, (about, _) in BUNDLED.items()} | {
         "timm/<name>": "any image classifier of timm (extra: vision); weights come from its hub",
         "timm/<name>?pretrained=false": "the same with random weights, no download",
+        "cifar-resnet/<path>": "a CIFAR-10 ResNet of He et al. 2016 (20, 32, ... layers), from a .safetensors file",
     }

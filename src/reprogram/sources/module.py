@@ -139,8 +139,13 @@ class ModuleSource:
         self._slot.hold(call, scores)
         return SourceOutput(scores=scores, features=call.features)
 
-    def randomised(self, seed: int = 0) -> "ModuleSource":
+    def randomised(self, seed: int = 0, *, calibrate: Tensor | None = None) -> "ModuleSource":
         """A twin with the same architecture and random weights: the control for "the pretrained weights matter".
+
+        Args:
+            seed: of the weights.
+            calibrate: images [N, *input_shape] to take batch norm statistics from. Without them they are 0 and 1, with
+                which the signal of a deep random network dies or explodes: a weaker control than need be.
 
         Raises:
             SourceError: a parameter belongs to a module that cannot initialise itself.
@@ -154,8 +159,11 @@ class ModuleSource:
                     reset()
                 elif next(module.parameters(recurse=False), None) is not None:
                     raise SourceError(say(path or "module", "must have `reset_parameters` to be randomised", module))
-        return ModuleSource(twin, replace(self.spec, ref=f"{self.spec.ref}@random-{seed}"),
+        made = ModuleSource(twin, replace(self.spec, ref=f"{self.spec.ref}@random-{seed}", accuracy=None),
                             blocks=self._blocks, head=self._head)  # fmt: skip
+        if calibrate is not None:
+            _calibrate(made, calibrate)
+        return made
 
     def _edit_argument(self, site: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -264,6 +272,27 @@ def _linear_head(module: nn.Module, outputs: int) -> str:
     """Path of the last linear layer if it makes the scores, else empty."""
     linear = [(p, m) for p, m in module.named_modules() if isinstance(m, nn.Linear)]
     return linear[-1][0] if linear and linear[-1][1].out_features == outputs else ""
+
+
+@torch.no_grad()
+def _calibrate(source: ModuleSource, images: Tensor) -> None:
+    """Batch norm statistics from images."""
+    norms = [m for m in source.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms or len(images) < 2:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+        norm.train()
+    try:
+        x = images.to(source.device)
+        x = x.float().div_(255) if x.dtype is torch.uint8 else x
+        source.module(torch.addcmul(source._shift, x, source._scale))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
 def _bare_copy(module: nn.Module) -> nn.Module:
