@@ -176,3 +176,25 @@ def test_timm_names_that_are_wrong_or_need_a_network():
         load_source("timm/resnet188")
     with pytest.raises(SourceError, match=r"needs its weights from the model hub.*pretrained=False"):
         load_source("timm/resnet18")
+
+
+def test_a_calibrated_twin_has_the_statistics_of_its_images():
+    """Without them the twin of a deep network gives the same answer to everything."""
+    source = tiny_source()
+    images = torch.rand(32, 3, 16, 16)
+    plain, twin = source.randomised(1), source.randomised(1, calibrate=images)
+    assert all(torch.equal(a, b) for a, b in zip(plain.module.parameters(), twin.module.parameters(), strict=True))
+    norm, before = twin.module.blocks[0][1], plain.module.blocks[0][1]
+    assert bool((before.running_mean == 0).all()) and bool((before.running_var == 1).all())
+    with torch.no_grad():
+        inner = twin.module.blocks[0][0](twin.module.stem((images - 0.5) / 0.25))
+    assert torch.allclose(norm.running_mean, inner.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(norm.running_var, inner.var((0, 2, 3)), rtol=1e-4)
+    assert norm.momentum == before.momentum and not norm.training
+    assert twin.fingerprint() != plain.fingerprint() and twin.spec.accuracy is None
+
+
+def test_half_precision_modules_are_given_what_they_read():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4)).bfloat16()
+    source = wrap(net, input_shape=(3, 4, 4), preprocess=((0.5,) * 3, (0.5,) * 3))
+    assert source(torch.rand(2, 3, 4, 4), Input()).logits.dtype is torch.bfloat16

@@ -3,20 +3,29 @@
 from reprogram.ntk.diagnose import DiagnoseOptions, diagnose
 from reprogram.ntk.diagnosis import Curves, Diagnosis, Reading
 from reprogram.ntk.kernel import SourceKernel, jacobian, program_kernel, source_kernel, source_kernel_of
+from reprogram.ntk.large import batches_of, sketch_kernel
+from reprogram.ntk.sketch import Sketch, SketchResult
 from reprogram.ntk.spectrum import Spectrum, rows_spectrum, spectrum
+from reprogram.ntk.zeroth_order import Differences, zeroth_order_kernel
 
 __all__ = [
     "Curves",
     "DiagnoseOptions",
     "Diagnosis",
+    "Differences",
     "Reading",
+    "Sketch",
+    "SketchResult",
     "SourceKernel",
     "Spectrum",
+    "batches_of",
     "diagnose",
     "jacobian",
     "program_kernel",
     "rows_spectrum",
+    "sketch_kernel",
     "source_kernel",
     "source_kernel_of",
     "spectrum",
+    "zeroth_order_kernel",
 ]

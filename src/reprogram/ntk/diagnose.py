@@ -21,9 +21,9 @@ from reprogram.ntk.diagnosis import Curves, Diagnosis
 from reprogram.ntk.follow import follow
 from reprogram.ntk.kernel import Jacobian, SourceKernel, jacobian, start_recording
 from reprogram.ntk.readings import readings
-from reprogram.ntk.signs import beyond_chance, duplicates, signs
+from reprogram.ntk.signs import below_rounding, beyond_chance, duplicates, signs
 from reprogram.ntk.spectrum import Spectrum, spectrum
-from reprogram.ntk.sweep import CHUNK, frozen_in_time
+from reprogram.ntk.sweep import CHUNK, check_source, frozen_in_time
 
 TIME = 10.0
 """Gradient-flow time of the loss figures: a step of 0.01 for 1,000 steps, as in the replication."""
@@ -70,18 +70,18 @@ def diagnose(
             and put back afterwards.
         x: [N, ...], as `Split.fetch` gives them. The source kernel is of the first few, so mix the classes.
         y: [N] class numbers.
-        targets: T; None reads it off the program's task, or the labels.
+        targets: T, if it is known otherwise; must be the program's then.
         options: how.
 
     Raises:
         DataError: one class only, labels that do not fit, or numbers that are not finite.
         CapabilityError: the source gives no gradients, or couples the samples of a batch.
-        ConfigError: it would not fit into memory.
+        ConfigError: it would not fit into memory, or the program has another number of targets.
     """
     options = options or DiagnoseOptions()
-    _check_labels(x, y, targets)
+    _check_labels(x, y)
     with _kept(program), frozen_in_time(program):
-        return _Examination(program, x, y, options).run()
+        return _Examination(program, x, y, targets, options).run()
 
 
 @dataclass(slots=True, eq=False)
@@ -105,11 +105,14 @@ class _Evidence:
 class _Examination:
     """One diagnosis under way."""
 
-    def __init__(self, program: Program, x: Tensor, y: Tensor, options: DiagnoseOptions) -> None:
-        self.program, self.x, self.y, self.options = program, x, y, options
+    def __init__(
+        self, program: Program, x: Tensor, y: Tensor, targets: int | None, options: DiagnoseOptions
+    ) -> None:
+        self.program, self.x, self.y, self.targets, self.options = program, x, y, targets, options
         self.seconds: dict[str, float] = {}
 
     def run(self) -> Diagnosis:
+        self._check_targets()
         with self._timed("mapping"):
             if self.options.fit_mapping:
                 self._fit_mapping()
@@ -125,6 +128,17 @@ class _Examination:
                 actual = follow(self.program, self.x, evidence.labels, curves.rate, self.options)
                 curves = replace(curves, actual=actual)
         return self._diagnosis(evidence, values, facts, curves)
+
+    @torch.no_grad()
+    def _check_targets(self) -> None:
+        """The labels must be among the program's targets; one sample tells how many it has."""
+        check_source(self.program.source)
+        found = self.program(self.x[:1].to(self.program.source.device)).shape[1]
+        if self.targets not in (None, found):
+            remedy = "Take the program of this task, or the task of this program."
+            raise ConfigError(say("program", f"must have {self.targets} targets", found, remedy))
+        if int(self.y.max()) >= found:
+            raise DataError(say("y", f"must be class numbers below {found}", int(self.y.max())))
 
     @torch.no_grad()
     def _fit_mapping(self) -> None:
@@ -150,8 +164,6 @@ class _Examination:
             if recording is not None:
                 source = recording.finish(self.program, self.x[:wanted], found.scores.shape[1])
         y = self.y.to(found.scores.device)
-        if int(y.max()) >= found.scores.shape[1]:
-            raise DataError(say("y", f"must be class numbers below {found.scores.shape[1]}", int(y.max())))
         return _Evidence(found, source, y, dynamics.centred_one_hot(y, found.scores.shape[1]))
 
     def _decompose(self, evidence: _Evidence) -> None:
@@ -175,9 +187,9 @@ class _Examination:
             precision=f"Jacobian at eps {found.precision:.1e}, Gram and eigenvalues in float64",
             program=evidence.mine, source_spectrum=evidence.theirs, values=values,
             readings=readings(values, evidence.mine, evidence.theirs, (n, of_source)),
-            warnings=(*_limits(found, source), *signs(evidence.mine, evidence.theirs, found.said, facts, n)),
+            warnings=(*_limits(evidence), *signs(evidence.mine, evidence.theirs, found.said, facts, n)),
             curves=curves, routes={**found.routes, **_source_route(source)}, seconds=dict(self.seconds),
-            digest=digest(self.x, self.y), seed=self.options.seed,
+            digest=digest(self.x, self.y), seed=self.options.seed, below_rounding=bool(facts.get("below_rounding")),
         )  # fmt: skip
 
     @contextmanager
@@ -205,6 +217,8 @@ def _values(evidence: _Evidence, seed: int) -> tuple[dict[str, float | None], di
     facts["reachable"] = values["reachable"] or 0.0
     if mine.largest > 0:
         values |= _of_spectrum(evidence, mine)
+        if below_rounding(mine, found.scores, found.precision):
+            values["program_lambda_min"], facts["below_rounding"] = None, 1.0
         facts["beyond_chance"] = beyond_chance(mine, evidence.y, targets, seed)
     return values, facts
 
@@ -241,9 +255,14 @@ def _drawn(values: Tensor) -> tuple[float, ...]:
     return tuple(float(v) for v in values[:DRAWN])
 
 
-def _limits(found: Jacobian, source: SourceKernel | None) -> list[str]:
+def _limits(evidence: _Evidence) -> list[str]:
     """What limits the figures, apart from what they say."""
+    found, source = evidence.found, evidence.source
+    seen, targets = len(evidence.y.unique()), found.scores.shape[1]
     limits: list[str] = []
+    if seen < targets:
+        limits.append(f"Only {seen} of {targets} classes are among the samples: all figures are about these. Take more "
+                      "samples.")  # fmt: skip
     if found.precision > 1e-5:
         limits.append(f"Half precision: the Jacobian carries a relative error of {found.precision:.0e}, and the noise "
                       "floor is raised accordingly. Load the source in float32 for more.")  # fmt: skip
@@ -270,10 +289,10 @@ def digest(x: Tensor, y: Tensor) -> str:
     return found.hexdigest()
 
 
-def _check_labels(x: Tensor, y: Tensor, targets: int | None) -> None:
+def _check_labels(x: Tensor, y: Tensor) -> None:
     if y.ndim != 1 or len(x) != len(y) or y.dtype.is_floating_point:
         raise DataError(say("y", f"must be {len(x)} class numbers", f"{list(y.shape)} of {y.dtype}"))
-    if not len(y) or int(y.min()) < 0 or (targets is not None and int(y.max()) >= targets):
+    if not len(y) or int(y.min()) < 0:
         raise DataError(say("y", "must be class numbers from 0 on, and at least one", y[:10].tolist()))
     if len(y.unique()) < 2:
         remedy = "With one class there is nothing to tell apart; mix the classes, or take more samples."

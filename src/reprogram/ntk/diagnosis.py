@@ -48,6 +48,11 @@ class Curves:
     predicted: tuple[float, ...] = ()
     actual: tuple[float, ...] = ()
 
+    def card(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        rows = {name: [_finite(v) for v in getattr(self, name)] for name in self.__slots__ if name != "rate"}
+        return {**rows, "rate": _finite(self.rate)}
+
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,6 +78,9 @@ class Diagnosis:
         routes: how the derivatives were found.
         seconds: what each stage took.
         digest: of the samples; figures of two sources compare only if it is the same.
+        seed: of the sample and the label shuffles.
+        settings: of the method, where it was built for the diagnosis.
+        below_rounding: the program moves the scores by less than their rounding, so that its spectrum says nothing.
     """
 
     source: str
@@ -95,11 +103,12 @@ class Diagnosis:
     digest: str
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    below_rounding: bool = False
 
     @property
     def full_rank(self) -> bool:
         """The program kernel has no eigenvalue that is zero by structure or lost in noise."""
-        return self.program is not None and self.program.rank == self.program.size
+        return self.program is not None and self.program.rank == self.program.size and not self.below_rounding
 
     def scores(self) -> dict[str, float | None]:
         """The figures that sources are ranked by; None where a figure would be rounding noise."""
@@ -131,20 +140,25 @@ class Diagnosis:
             "parameters": self.parameters,
             "source_samples": self.source_samples,
             "precision": self.precision,
-            "scores": {k: v if v is not None and math.isfinite(v) else None for k, v in self.values.items()},
-            "program": _brief(self.program),
-            "source_kernel": _brief(self.source_spectrum),
-            "readings": [{"name": r.name, "value": r.value, "shown": r.shown, "predicts": r.predicts, "trust": r.trust}
+            "scores": {k: _finite(v) for k, v in self.values.items()},
+            "program": _brief(self.program, self.values["program_lambda_min"]),
+            "source_kernel": _brief(self.source_spectrum, self.values["source_lambda_min"]),
+            "below_rounding": self.below_rounding,
+            "readings": [{"name": r.name, "value": _finite(r.value), "shown": r.shown, "predicts": r.predicts, "trust": r.trust}
                          for r in self.readings],
             "warnings": list(self.warnings),
-            "curves": {n: getattr(self.curves, n) for n in Curves.__slots__},
+            "curves": self.curves.card(),
             "routes": dict(self.routes),
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "digest": self.digest,
         }  # fmt: skip
 
 
-def _brief(spectrum: Spectrum | None) -> dict[str, Any] | None:
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _brief(spectrum: Spectrum | None, smallest: float | None) -> dict[str, Any] | None:
     if spectrum is None:
         return None
     return {
@@ -153,7 +167,7 @@ def _brief(spectrum: Spectrum | None) -> dict[str, Any] | None:
         "cap": spectrum.cap,
         "noise_floor": spectrum.floor,
         "lambda_max": spectrum.largest,
-        "lambda_min": spectrum.smallest,
+        "lambda_min": smallest,
         "lambda_min_note": spectrum.smallest_note,
         "trace": spectrum.trace,
     }

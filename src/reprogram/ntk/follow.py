@@ -46,8 +46,9 @@ def follow(program: Program, x: Tensor, labels: Tensor, rate: float, options: Ch
                 with torch.set_grad_enabled(step < options.follow):
                     gap = program(x[rows].to(program.source.device)) - labels[rows].to(program.source.device)
                     part = gap.square().sum() / 2
-                if step < options.follow:
-                    for total, g in zip(grads, torch.autograd.grad(part, learned), strict=True):
+                if part.requires_grad:
+                    found = torch.autograd.grad(part, learned, allow_unused=True, materialize_grads=True)
+                    for total, g in zip(grads, found, strict=True):
                         total.add_(g)
                 loss += float(part.detach())
             losses.append(loss / len(x))

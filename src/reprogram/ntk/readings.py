@@ -86,11 +86,10 @@ def readings(
 
 
 def _smallest(name: str, value: float | None, spectrum: Spectrum, predicts: str, trust: str) -> Reading:
-    shown = f"{value:.3g}" if value is not None else spectrum.smallest_note
+    shown = f"{value:.3g}" if value is not None else spectrum.smallest_note or "lost in the rounding of the scores"
     if value is None:
-        kept = spectrum.smallest_kept
-        at = f"; smallest above the floor {kept:.3g}" if kept is not None else ""
-        shown += at
+        kept = spectrum.smallest_kept if spectrum.smallest_note else None
+        shown += f"; smallest above the floor {kept:.3g}" if kept is not None else ""
         trust = "No figure is given where it would be rounding noise; read the rank and the reachable energy instead."
     return Reading(name=name, value=value, shown=shown, predicts=predicts, trust=trust)
 

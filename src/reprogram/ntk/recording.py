@@ -17,7 +17,7 @@ from torch.func import functional_call
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.program import Program
 from reprogram.core.source import Source
-from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Product, pieces
+from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Piece, Positions, Product, pieces
 from reprogram.ntk.spectrum import gram
 from reprogram.ntk.uses import Use, Watch
 
@@ -135,15 +135,32 @@ def _of(use: Use, grad: Tensor | None, batch: int) -> Tensor:
     return _by_sample(grad, batch).unsqueeze(1)
 
 
-def _add(total: Tensor | None, piece: Tensor | Product) -> Tensor:
+def _add(total: Tensor | None, piece: Piece) -> Tensor:
     if isinstance(piece, Product):
         n, targets = piece.rows.shape[:2]
         inner = gram(piece.factor.unsqueeze(1))
         outer = gram(piece.rows.flatten(2)).view(n, targets, n, targets)
         part = outer.mul_(inner.view(n, 1, n, 1)).view(n * targets, -1)
+    elif isinstance(piece, Positions):
+        part = _over_positions(piece)
     else:
         part = gram(piece)
     return part if total is None else total.add_(part)
+
+
+def _over_positions(piece: Positions) -> Tensor:
+    """The Gram matrix of sums over positions, one sample against those up to it at a time."""
+    values, grads = piece.values.double(), piece.grads.double()
+    n, targets, out, positions = grads.shape
+    result = values.new_zeros(n, targets, n, targets)
+    stacked = grads.reshape(n, targets * out, positions)
+    for i in range(n):
+        meets = values[: i + 1] @ values[i].T  # [m, L, L]: inputs of the others against this one's
+        moved = torch.bmm(stacked[: i + 1], meets).view((i + 1) * targets, out * positions)
+        rows = (grads[i].reshape(targets, -1) @ moved.T).view(targets, i + 1, targets)
+        result[i, :, : i + 1] = rows
+        result[: i + 1, :, i] = rows.permute(1, 2, 0)
+    return result.view(n * targets, -1)
 
 
 def survey(program: Program, x: Tensor) -> tuple[frozenset[Operation], list[str]]:

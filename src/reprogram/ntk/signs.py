@@ -9,8 +9,14 @@ from torch import Tensor
 from reprogram.ntk.spectrum import Spectrum
 
 REACH = 0.5
+BEYOND = 0.95
 SATURATED = 0.95
 NEARLY_SINGULAR = 1e-7
+MARGIN = 10.0
+"""How many roundings of the scores a program must be able to move them by; the random twin of a deep network is at 1,
+healthy sources from 100 (bfloat16) to 10 million (float32)."""
+FEWEST = 10
+"""Samples from which a shuffle of the labels is a test; fewer have too few orders."""
 
 
 def duplicates(x: Tensor) -> int:
@@ -37,6 +43,21 @@ def certainty(said: Float[Tensor, " n source"]) -> float:
     return float(said.double().softmax(1).max(1).values.mean())
 
 
+def below_rounding(spectrum: Spectrum, scores: Float[Tensor, " n target"], eps: float) -> bool:
+    """Whether what the program can do to the scores drowns in their rounding: they are as good as constant.
+
+    The mean eigenvalue is the mean squared change of a score for a change of the program by 1 along its gradient. It is
+    set against the square of a score's rounding, eps times the median size of a score: a label map may give classes that
+    it never saw a huge constant.
+
+    >>> from reprogram.ntk.spectrum import spectrum
+    >>> tiny = spectrum(1e-18 * torch.eye(2, dtype=torch.float64))
+    >>> below_rounding(tiny, torch.ones(2, 1), 1e-7), below_rounding(tiny, 1e-6 * torch.ones(2, 1), 1e-7)
+    (True, False)
+    """
+    return spectrum.mean <= (MARGIN * eps * float(scores.double().abs().median())) ** 2
+
+
 def beyond_chance(spectrum: Spectrum, y: Int[Tensor, " n"], targets: int, seed: int, draws: int = 50) -> float:
     """Share of label shuffles whose energy under the kernel is below that of the true labels: 0.5 means no relation.
 
@@ -61,7 +82,7 @@ def signs(
         program: spectrum of the program kernel.
         source: of the source kernel.
         said: [N, S] what the source says on the samples.
-        facts: "reachable", "beyond_chance", "targets", "duplicates", as far as known.
+        facts: "reachable", "beyond_chance", "below_rounding", "targets", "duplicates", as far as known.
         samples: N.
     """
     found: list[str] = []
@@ -70,42 +91,55 @@ def signs(
         found.append(f"{copies} of {samples} samples are copies of others: as many blocks of the kernel are exactly "
                      "singular, so lambda_min is zero whatever the source. Take them out.")  # fmt: skip
     if program is not None:
-        found += _program_signs(program, facts)
+        found += _program_signs(program, facts, samples)
     if source is not None and source.largest > 0:
-        lowest = source.smallest
-        if lowest is None:
-            found.append("Low lambda_min: the source's own kernel is singular on these data "
-                         f"({source.smallest_note}), so some samples look the same to it.")  # fmt: skip
-        elif lowest < NEARLY_SINGULAR * source.largest:
-            share = f"{lowest / source.largest:.0e} of lambda_max"
-            found.append("Low lambda_min: the source's own kernel is nearly singular on these data (lambda_min is "
-                         f"{share}): some samples look almost the same to it.")  # fmt: skip
+        found += _kernel_signs(source)
     return found + _source_signs(said, facts)
 
 
-def _program_signs(program: Spectrum, facts: dict[str, float]) -> list[str]:
+def _program_signs(program: Spectrum, facts: dict[str, float], samples: int) -> list[str]:
     if program.largest <= 0:
         return ["The scores do not depend on what the program learns: its kernel is zero. Gradients will not train it "
                 "(a hard layer in the source? an output map that was never fitted?)."]  # fmt: skip
+    if facts.get("below_rounding"):
+        return ["Nearly constant outputs: a program's change of size 1 moves the scores by no more than their own "
+                f"rounding (mean eigenvalue {program.mean:.0e}), so gradients will hardly train it and its spectrum "
+                "says nothing (a source with random weights? one whose signal dies on the way?)."]  # fmt: skip
     found: list[str] = []
     reach = facts.get("reachable", 1.0)
     if reach < REACH:
         rank = f"rank {program.rank} of {program.size}"
         found.append(f"Only {reach:.0%} of the label energy is in linear reach ({rank}): expect a training loss that "
                      "stops early; a program with more learned numbers would reach more.")  # fmt: skip
-    if facts.get("beyond_chance", 1.0) < 0.95:
-        found.append("Domain mismatch: the kernel has no more energy for the true labels than for shuffled ones "
-                     f"(above {facts['beyond_chance']:.0%} of shuffles).")  # fmt: skip
+    if samples >= FEWEST and facts.get("beyond_chance", 1.0) < BEYOND:
+        found.append("Domain mismatch: the kernel has no clearly higher energy for the true labels than for shuffled "
+                     f"ones (above {facts['beyond_chance']:.0%} of shuffles).")  # fmt: skip
     return found
+
+
+def _kernel_signs(source: Spectrum) -> list[str]:
+    lowest = source.smallest
+    if lowest is not None and lowest >= NEARLY_SINGULAR * source.largest:
+        return []
+    if lowest is not None:
+        return ["Low lambda_min: the source's own kernel is nearly singular on these data (lambda_min is "
+                f"{lowest / source.largest:.0e} of lambda_max): some samples look almost the same to it."]  # fmt: skip
+    if source.cap < source.size:
+        return [f"Low lambda_min: the source's own kernel is singular ({source.smallest_note}): it has fewer numbers "
+                "than the sample asks for."]  # fmt: skip
+    return ["Low lambda_min: the source's own kernel is singular on these data "
+            f"({source.smallest_note}), so some samples look the same to it."]  # fmt: skip
 
 
 def _source_signs(said: Tensor, facts: dict[str, float]) -> list[str]:
     found: list[str] = []
-    targets = facts.get("targets", 2.0)
+    if said.shape[1] < 2:  # a single score has no most likely class
+        return found
+    most = min(facts.get("targets", 2.0), *said.shape)  # nothing spreads over more classes than samples or scores
     spread, sure = collapsed(said), certainty(said)
-    if spread < targets / 2:
-        found.append(f"Domain mismatch: the source's predictions fall into {spread:.1f} classes in effect, for "
-                     f"{targets:.0f} target classes: most target data look the same to it.")  # fmt: skip
+    if spread < most / 2:
+        found.append(f"Domain mismatch: the source's predictions fall into {spread:.1f} classes in effect where "
+                     f"{most:.0f} could be: most target data look the same to it.")  # fmt: skip
     if sure > SATURATED:
         found.append(f"Over-trained source: it gives its first choice a probability of {sure:.2f} on average on data "
                      "that are not its own; saturated outputs have small gradients for a program.")  # fmt: skip

@@ -173,7 +173,7 @@ class Spectrum:
 
 @torch.no_grad()
 def gram(
-    rows: Float[Tensor, " *rows param"], other: Float[Tensor, " *others width"] | None = None, *, tile: int = 1024
+    rows: Float[Tensor, " *rows param"], other: Float[Tensor, " *others width"] | None = None, *, tile: int = 256
 ) -> Float[Tensor, " size others_size"]:
     """Inner products of rows in float64, `[M, M']`, without a float64 copy of the rows: `tile` columns at a time.
 

@@ -68,8 +68,8 @@ def diagnose(  # noqa: PLR0913 (all but two are by name)
     """Say before any training how well a frozen source will reprogram to a task.
 
     Args:
-        source: a source, its reference, or a program that is built already (`method` and `config` are then unused; its
-            output map is taken as it is if it was fitted to something, see `DiagnoseOptions.fit_mapping`).
+        source: a source, its reference, or a program that is built already (`method` and `config` are then unused). For
+            a fitted program set `DiagnoseOptions.fit_mapping` to False, or its output map is made anew from the sample.
         task: the target task; N of its training samples are looked at.
         method: which program to build on the source, with the preset that suits the device.
         n: N, samples; the kernel has N times T rows.
@@ -83,7 +83,8 @@ def diagnose(  # noqa: PLR0913 (all but two are by name)
     Raises:
         CapabilityError: the source gives no gradients, or couples the samples of a batch.
         DataError: one class only, or numbers that are not finite.
-        ConfigError: a setting is out of range, or N is too large for the memory there is.
+        ConfigError: a setting is out of range, the program has another number of targets than the task, or N is too
+            large for the memory there is.
     """
     options = options or DiagnoseOptions()
     settings = {"preset": "auto", **(config or {})}

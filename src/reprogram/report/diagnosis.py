@@ -47,7 +47,9 @@ def lead(found: Diagnosis) -> str:
     if found.program is None:
         return "The program learns nothing by gradients; only the source has a kernel here."
     size = found.program.size
-    if found.full_rank:
+    if found.below_rounding or not found.program.rank:
+        said = "The program hardly moves the scores, so that gradients will not train it on this source."
+    elif found.full_rank:
         said = (
             f"The program's kernel has full rank ({size}): in the linear regime any labels of the sample can be fitted."
         )
