@@ -27,7 +27,10 @@ def test_exported_members_are_sorted_and_importable():
     assert set(dir(rp)) == set(rp.__all__)
 
 
-ROOMS = ["catalogue", "fit", "inputs", "outputs", "report", "sources", "store", "tasks", "testing"]
+ROOMS = [
+    "catalogue", "experiments", "fit", "inputs", "ntk", "outputs", "rank", "report", "sources", "store", "tasks",
+    "testing",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -56,13 +59,35 @@ def test_functions_keep_their_names_when_rooms_of_that_name_are_imported():
     out = run(
         "import reprogram as rp\n"
         "assert callable(rp.fit) and callable(rp.methods)\n"
-        "import reprogram.fit.engine, reprogram.methods.blm\n"
+        "import reprogram.fit.engine, reprogram.methods.blm, reprogram.rank.diagnose\n"
         "from reprogram.fit import engine\n"
         "assert callable(rp.fit) and callable(rp.methods), rp.fit\n"
         "assert rp.fit is engine.fit\n"
+        "import reprogram.ntk\n"
+        "assert callable(rp.rank) and callable(rp.diagnose) and rp.diagnose is not reprogram.ntk.diagnose\n"
         "print(len(rp.methods()) > 5)"
     )
     assert out.strip() == "True"
+
+
+def test_the_rooms_above_bring_nothing_heavier_either():
+    heavy = ("torchvision", "timm", "transformers", "sklearn", "pandas", "plotly", "matplotlib", "scipy")
+    use = "import sys, reprogram as rp; rp.diagnose, rp.rank, rp.Diagnosis, rp.Ranking; import reprogram.experiments"
+    out = run(f"{use}; print([m for m in {heavy} if m in sys.modules])")
+    assert out.strip() == "[]"
+
+
+def test_what_is_promised_of_the_new_rooms():
+    names = {"Diagnosis", "Ranking", "diagnose", "rank"}
+    assert names <= set(rp.__all__)
+    wanted = {
+        "ntk": {"Diagnosis", "DiagnoseOptions", "diagnose", "program_kernel", "source_kernel", "spectrum", "Spectrum"},
+        "rank": {"RankOptions", "Ranking", "diagnose", "rank", "target_sample"},
+        "experiments": {"EXPERIMENTS", "Options", "run"},
+        "report": {"write_diagnosis"},
+    }
+    for room, few in wanted.items():
+        assert few <= set(importlib.import_module(f"reprogram.{room}").__all__), room
 
 
 def test_unknown_names_are_attribute_errors():

@@ -13,7 +13,7 @@ NAMES = [command.callback.__name__ for command in app.registered_commands]
 
 
 def test_all_commands_are_there():
-    wanted = "fit evaluate predict show report demo methods sources sites tasks cite doctor"
+    wanted = "fit evaluate predict show report demo diagnose rank experiment methods sources sites tasks cite doctor"
     assert wanted.split() == NAMES
 
 
@@ -47,6 +47,10 @@ def test_every_command_has_an_example():
         (["predict"], "PROGRAM"),
         (["fit", "--seed", "-1"], "--seed"),
         (["fit", "--controls", "some"], "standard"),
+        (["diagnose"], "--task"),
+        (["diagnose", "-t", "x", "-n", "1"], "--samples"),
+        (["rank", "-t", "x"], "--sources"),
+        (["experiment"], "NAME"),
         (["--nope"], "--nope"),
     ],
 )

@@ -45,10 +45,11 @@ def mlp(outputs=4, width=48, seed=0):
     return source_of(nn.Linear(PIXELS, width), nn.Tanh(), nn.Linear(width, outputs))
 
 
-def healthy(seed=0, scale=4.0):
+def healthy(seed=0, scale=3.0):
     """Random hidden units under a head fitted to the tiny task: knows its classes, and is not too sure."""
     torch.manual_seed(seed)
     x, y = samples(60)
+    x = x / 255
     below = nn.Sequential(nn.Linear(PIXELS, 96), nn.ReLU())
     head = nn.Linear(96, 3)
     with torch.no_grad():

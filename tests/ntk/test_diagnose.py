@@ -129,7 +129,8 @@ def test_every_figure_is_the_plain_one(method):
     above = int((values > found.program.floor).sum())
     rank = min(above, scores["program_cap"])
     assert scores["program_rank"] == rank
-    assert scores["program_cap"] == min(24, sum(p.numel() for p in learned(program)))
+    outputs = torch.linalg.matrix_rank(other.output.fold()) if method == "blm" else 3  # its columns may depend
+    assert scores["program_cap"] == min(8 * outputs, sum(p.numel() for p in learned(program)))
     assert found.full_rank == (rank == 24)
     near(scores["reachable"], float((vectors[:, : int(rank)].T @ labels).square().sum() / (labels @ labels)))
     near(scores["condition"], float(values[0] / values[int(rank) - 1]), 0.1)  # its last eigenvalue may be at the floor
@@ -208,10 +209,10 @@ def test_the_program_is_as_before_bit_for_bit(method, training):
 def test_a_failure_leaves_the_program_as_before():
     task = tiny_task()
     program = rp.build("blm", tiny_source(), task)
-    x, y = task.train.fetch(torch.arange(6)), task.train.labels[:6]
+    x, y = task.train.fetch(torch.arange(6)).float() / 255, task.train.labels[:6]
     before = {k: v.clone() for k, v in program.state_dict().items()}
     x[3, 0, 0, 0] = float("nan")
-    with pytest.raises(DataError, match="nan|finite"):
+    with pytest.raises(DataError, match=r"nan|finite"):
         diagnose(program, x, y, options=QUICK)
     assert all(torch.equal(before[k], v) for k, v in program.state_dict().items())
     assert not program.output.counts.any()
@@ -452,7 +453,8 @@ def test_a_program_of_another_task_is_refused():
 
 
 def test_classes_that_are_missing_are_named():
-    found = diagnose(additive(mlp()), *[v[[0, 1, 3, 4]] for v in samples()], options=QUICK)
+    x, y = samples()
+    found = diagnose(additive(mlp()), x[y < 2], y[y < 2], options=QUICK)
     assert "Only 2 of 3 classes" in " ".join(found.warnings)
     assert "classes are among" not in " ".join(diagnose(additive(mlp()), *samples(), options=QUICK).warnings)
 
@@ -509,7 +511,7 @@ def test_weights_that_are_not_finite(value, method):
     with torch.no_grad():
         source.module.head.weight[1, 3] = value
     program = rp.build(method, source, task, **PROGRAMS[method])
-    with pytest.raises(DataError, match="finite|nan|inf"):
+    with pytest.raises(DataError, match=r"finite|nan|inf"):
         diagnose(program, task.train.fetch(torch.arange(6)), task.train.labels[:6], options=QUICK)
 
 
@@ -522,7 +524,8 @@ def test_a_source_without_gradients_is_refused_with_the_way_out():
 
 
 def test_a_source_that_couples_samples_is_refused():
-    source = source_of(nn.Linear(PIXELS, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 3))
+    alone = nn.BatchNorm2d(3, track_running_stats=False)
+    source = source_of(nn.Unflatten(1, (3, 8, 8)), alone, nn.Flatten(), nn.Linear(PIXELS, 3))
     with pytest.raises(CapabilityError, match="batch"):
         diagnose(additive(source), *samples(), options=QUICK)
 

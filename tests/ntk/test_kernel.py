@@ -12,6 +12,7 @@ from torch import nn
 import reprogram as rp
 from reprogram.core.errors import CapabilityError, ConfigError, DataError
 from reprogram.core.program import Edit, Program
+from reprogram.core.source import SourceOutput
 from reprogram.core.taxonomy import Operator
 from reprogram.inputs import Additive, FullLinear, Patch, Place, frame_mask, full_mask
 from reprogram.ntk import jacobian, program_kernel, source_kernel, source_kernel_of
@@ -483,3 +484,47 @@ def test_half_precision_is_known():
     found = jacobian(program, torch.rand(3, 3, 12, 12))
     assert found.precision == torch.finfo(torch.bfloat16).eps
     assert found.parts["input.edits.0"].rows.dtype == torch.float32
+
+
+class Forked(nn.Module):
+    """Some outputs do not depend on some of the convolutions; with either memory layout."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+        self.left, self.right = nn.Conv2d(8, 2, 1, bias=False), nn.Conv2d(8, 3, 1, stride=2)
+
+    def forward(self, x):
+        x = torch.tanh(self.norm(self.stem(x)))
+        return torch.cat([self.left(x).mean((2, 3)), self.right(x).tanh().mean((2, 3))], 1)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pixel_convolutions_in_both_layouts(layout):
+    torch.manual_seed(0)
+    source = rp.wrap(Forked(), input_shape=(3, 12, 12))
+    source.module.register_forward_pre_hook(lambda _, args: (args[0].contiguous(memory_format=layout),))
+    x = torch.rand(7, 3, 12, 12)
+    found = source_kernel_of(Program([], source, Identity(5)), x)
+    program = Program([], source, Identity(5))
+    assert found.rest == ()
+    assert deviation(found.kernel, plain(program, x, list(source.module.parameters()))) < 2e-6
+
+
+def test_a_label_mapping_over_few_source_classes_caps_the_rank():
+    """Three targets read from two source classes are dependent: no kernel read through the map has full rank."""
+    from reprogram.outputs import BayesianMap
+
+    source, task = tiny_source(), tiny_task()
+    output = BayesianMap(12, 3)
+    scores = torch.zeros(6, 12)
+    scores[torch.arange(6), torch.tensor([0, 1, 0, 1, 0, 1])] = 5.0
+    output.observe(SourceOutput(scores), torch.tensor([0, 0, 1, 1, 2, 2]))
+    output.refresh()
+    program = Program([Place(16), Additive(full_mask(16), init="normal", site="normalised")], source, output)
+    x = task.train.fetch(torch.arange(5))
+    found = jacobian(program, x)
+    rank = int(torch.linalg.matrix_rank(output.fold().double()))
+    assert found.outputs == rank < 3
+    assert found.cap == 5 * rank and found.spectrum().rank <= 5 * rank
+    assert source_kernel_of(program, x).cap == 5 * rank

@@ -9,24 +9,24 @@ def seen(name, *, full=True, chance=False, **scores):
     return Evidence(name=name, scores=scores, full_rank=full, at_chance=chance)
 
 
-def test_full_rank_on_all_goes_by_gradient_flow_and_probe():
+def test_probe_and_neighbours_decide_and_no_kernel_figure():
+    """A random network had the largest eigenvalues of all."""
     order, reason = recommend([
-        seen("a", gf_loss=0.3, probe_accuracy=0.6, source_lambda_min=9.0),
-        seen("b", gf_loss=0.1, probe_accuracy=0.7, source_lambda_min=1.0),
-        seen("c", gf_loss=0.2, probe_accuracy=0.5, source_lambda_min=5.0),
+        seen("a", knn=0.4, probe_accuracy=0.6, source_lambda_min=9.0, gf_loss=0.0),
+        seen("b", knn=0.5, probe_accuracy=0.7, source_lambda_min=1.0, gf_loss=1.0),
+        seen("c", knn=0.6, probe_accuracy=0.5, source_lambda_min=5.0, gf_loss=0.5),
     ])  # fmt: skip
-    assert order == ["b", "a", "c"]  # a and c: mean ranks 2.5
-    assert "gradient-flow loss and probe accuracy" in reason
-    assert "full rank" in reason
+    assert order == ["b", "c", "a"]  # mean ranks 1.5, 2, 2.5
+    assert "probe accuracy and kNN" in reason
 
 
-def test_one_deficient_kernel_turns_the_rule_to_the_sources_own_spectrum():
+def test_without_features_leep_stands_in():
     order, reason = recommend([
-        seen("a", gf_loss=0.1, probe_accuracy=0.6, source_lambda_min=1.0),
-        seen("b", gf_loss=0.9, probe_accuracy=0.7, source_lambda_min=5.0, full=False),
+        seen("a", leep=-1.0, probe_accuracy=0.6),
+        seen("b", leep=-2.0, probe_accuracy=0.5),
     ])  # fmt: skip
-    assert order == ["b", "a"]
-    assert "source λ_min and probe accuracy" in reason
+    assert order == ["a", "b"]
+    assert "probe accuracy and LEEP" in reason
 
 
 def test_a_probe_at_chance_never_stands_above_one_that_is_not():
@@ -40,14 +40,14 @@ def test_a_probe_at_chance_never_stands_above_one_that_is_not():
 
 def test_missing_scores_come_last_and_are_said():
     order, reason = recommend([
-        seen("a", full=False, source_lambda_min=None, probe_accuracy=0.5),
-        seen("b", full=False, source_lambda_min=None, probe_accuracy=0.6),
+        seen("a", knn=None, probe_accuracy=0.5),
+        seen("b", knn=None, probe_accuracy=0.6),
     ])  # fmt: skip
     assert order == ["b", "a"]
-    assert "No source has a source λ_min" in reason
+    assert "No source has a LEEP" in reason
     order, _ = recommend([
-        seen("a", full=False, source_lambda_min=None, probe_accuracy=0.5),
-        seen("b", full=False, source_lambda_min=1e-6, probe_accuracy=0.5),
+        seen("a", knn=None, probe_accuracy=0.5),
+        seen("b", knn=0.1, probe_accuracy=0.5),
     ])  # fmt: skip
     assert order == ["b", "a"]
 

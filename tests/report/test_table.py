@@ -19,7 +19,8 @@ def others(blm, source, task):
 def test_the_room_says_what_it_offers():
     assert room.__all__ == sorted(room.__all__)
     assert set(room.__all__) == {
-        "Control", "comparison_table", "controls", "evaluate_result", "write_comparison", "write_report",
+        "Control", "comparison_table", "controls", "evaluate_result", "write_comparison",
+        "write_diagnosis", "write_report",
     }  # fmt: skip
 
 

@@ -2,18 +2,21 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reprogram.cli._open import Device, TaskRef, open_program, open_task
-from reprogram.cli._run import Json, emit, grid, note, pairs, tell, warn
+from reprogram.cli._run import Json, clean, emit, note, pairs, tell, warn
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from reprogram.core.program import Program
     from reprogram.core.source import Source
-    from reprogram.ntk import Diagnosis
+    from reprogram.ntk import Diagnosis, Reading
     from reprogram.tasks import Task
 
 
@@ -41,6 +44,7 @@ def diagnose(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="The HTML report; diagnosis.html by default.")
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
+    brief: Annotated[bool, typer.Option("--brief", help="Figures without the sentences on what they mean.")] = False,
     device: Device = None,
     json: Json = False,
 ) -> None:
@@ -64,7 +68,7 @@ def diagnose(
     if json:
         emit({**found.card(), "report": str(path) if path else None})
     else:
-        _show(found, path)
+        _show(found, path, brief)
 
 
 def _open(program: Path | None, source: str | None, task: str, device: str | None) -> "tuple[Program | Source, Task]":
@@ -89,7 +93,9 @@ def _report(found: "Diagnosis", out: Path | None) -> Path:
     return write_diagnosis(found, out or Path("diagnosis.html"), command=command)
 
 
-def _show(found: "Diagnosis", path: Path | None) -> None:
+def _show(found: "Diagnosis", path: Path | None, brief: bool) -> None:
+    from rich.text import Text
+
     from reprogram.report.diagnosis import TRUST, lead
 
     facts = {"source": found.source, "task": found.task, "method": found.method,
@@ -97,12 +103,26 @@ def _show(found: "Diagnosis", path: Path | None) -> None:
              "learned numbers": f"{found.parameters:,}", "seconds": f"{sum(found.seconds.values()):.1f}"}  # fmt: skip
     tell(pairs(facts))
     tell()
-    tell(lead(found))
+    tell(Text(lead(found)))
     tell()
-    tell(grid(("figure", "value", "what it predicts"), [(r.name, r.shown, r.predicts) for r in found.readings]))
+    tell(_figures(found.readings, brief))
     tell()
-    tell(TRUST)
+    tell(Text(TRUST))
     for warning in found.warnings:
         warn(warning)
     if path is not None:
         note(f"report: {path}")
+
+
+def _figures(readings: "Sequence[Reading]", brief: bool) -> "Table":
+    """A figure a row, its value first and what it means on dim lines below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="bold", max_width=24)
+    table.add_column(overflow="fold")
+    for reading in readings:
+        meaning = "" if brief else f"\n{reading.predicts} {reading.trust}"
+        table.add_row(reading.name, Text.assemble(clean(reading.shown), (clean(meaning), "dim")))
+    return table

@@ -105,9 +105,7 @@ class _Evidence:
 class _Examination:
     """One diagnosis under way."""
 
-    def __init__(
-        self, program: Program, x: Tensor, y: Tensor, targets: int | None, options: DiagnoseOptions
-    ) -> None:
+    def __init__(self, program: Program, x: Tensor, y: Tensor, targets: int | None, options: DiagnoseOptions) -> None:
         self.program, self.x, self.y, self.targets, self.options = program, x, y, targets, options
         self.seconds: dict[str, float] = {}
 
@@ -170,8 +168,7 @@ class _Examination:
         found, source = evidence.found, evidence.source
         evidence.mine = found.spectrum() if found.parts else None
         if source is not None:
-            cap = min(source.kernel.shape[0] * source.kernel.shape[1], source.parameters)
-            evidence.theirs = spectrum(source.kernel, cap=cap, jacobian_eps=found.precision)
+            evidence.theirs = spectrum(source.kernel, cap=source.cap, jacobian_eps=found.precision)
 
     def _diagnosis(
         self, evidence: _Evidence, values: dict[str, float | None], facts: dict[str, float], curves: Curves
@@ -179,17 +176,17 @@ class _Examination:
         found, program, source = evidence.found, self.program, evidence.source
         n, targets = found.scores.shape
         of_source = 0 if source is None else source.kernel.shape[0]
-        origin = program.origin
+        origin, lost = program.origin, bool(facts.get("below_rounding"))
         return Diagnosis(
             source=program.source.spec.ref, task=origin.task.name if origin and origin.task else "",
             method=origin.method if origin else "by hand", mapping=repr(program.output), samples=n, targets=targets,
             parameters=found.parameters, source_samples=of_source,
             precision=f"Jacobian at eps {found.precision:.1e}, Gram and eigenvalues in float64",
             program=evidence.mine, source_spectrum=evidence.theirs, values=values,
-            readings=readings(values, evidence.mine, evidence.theirs, (n, of_source)),
+            readings=readings(values, evidence.mine, evidence.theirs, (n, of_source), lost=lost),
             warnings=(*_limits(evidence), *signs(evidence.mine, evidence.theirs, found.said, facts, n)),
             curves=curves, routes={**found.routes, **_source_route(source)}, seconds=dict(self.seconds),
-            digest=digest(self.x, self.y), seed=self.options.seed, below_rounding=bool(facts.get("below_rounding")),
+            digest=digest(self.x, self.y), seed=self.options.seed, below_rounding=lost,
         )  # fmt: skip
 
     @contextmanager
@@ -270,6 +267,11 @@ def _limits(evidence: _Evidence) -> list[str]:
         slow = f"{source.parameters - source.layerwise:,} of the source's {source.parameters:,} numbers"
         which = ", ".join(source.rest[:3])
         limits.append(f"{slow} went through autograd one output at a time ({which}, …): right, but slow.")
+    targets = found.scores.shape[1]
+    if found.outputs < targets:
+        limits.append(f"The label mapping can move only {found.outputs} of the {targets} targets independently: the "
+                      "source puts these pictures into too few of its classes. No kernel read through it has full "
+                      "rank; a method with another output map may do better.")  # fmt: skip
     if not found.parts:
         limits.append("The program learns nothing by gradients, so only the source has a kernel.")
     return limits

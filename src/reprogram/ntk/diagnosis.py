@@ -27,6 +27,11 @@ class Reading:
     predicts: str
     trust: str
 
+    def card(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return {"name": self.name, "value": _finite(self.value), "shown": self.shown, "predicts": self.predicts,
+                "trust": self.trust}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
@@ -134,7 +139,7 @@ class Diagnosis:
             "method": self.method,
             "mapping": self.mapping,
             "seed": self.seed,
-            "settings": {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self.settings.items()},
+            "settings": {k: _plain(v) for k, v in self.settings.items()},
             "samples": self.samples,
             "targets": self.targets,
             "parameters": self.parameters,
@@ -144,14 +149,19 @@ class Diagnosis:
             "program": _brief(self.program, self.values["program_lambda_min"]),
             "source_kernel": _brief(self.source_spectrum, self.values["source_lambda_min"]),
             "below_rounding": self.below_rounding,
-            "readings": [{"name": r.name, "value": _finite(r.value), "shown": r.shown, "predicts": r.predicts, "trust": r.trust}
-                         for r in self.readings],
+            "readings": [r.card() for r in self.readings],
             "warnings": list(self.warnings),
             "curves": self.curves.card(),
             "routes": dict(self.routes),
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "digest": self.digest,
         }  # fmt: skip
+
+
+def _plain(value: object) -> bool | int | float | str:
+    if isinstance(value, bool | int | str):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def _finite(value: float | None) -> float | None:

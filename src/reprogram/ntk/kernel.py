@@ -17,6 +17,7 @@ from torch import Tensor
 from reprogram.core.errors import CapabilityError, ConfigError, DataError, say
 from reprogram.core.program import Input, Output, Program
 from reprogram.core.source import Source
+from reprogram.core.taxonomy import Alignment
 from reprogram.ntk.memory import check_memory
 from reprogram.ntk.pull import Pulled
 from reprogram.ntk.recording import Recording, module_of, rest_gram, survey
@@ -35,12 +36,14 @@ class Jacobian:
         scores: [N, T].
         parts: what `pull` found, by the name of the part.
         precision: of the arithmetic behind it (eps), which limits what a spectrum resolves.
+        outputs: independent ones among the T, at most; see `independent_outputs`.
     """
 
     said: Tensor
     scores: Tensor
     parts: Mapping[str, Pulled]
     precision: float
+    outputs: int
 
     @property
     def parameters(self) -> int:
@@ -49,8 +52,8 @@ class Jacobian:
 
     @property
     def cap(self) -> int:
-        """The largest rank the kernel can have: min(N T, P)."""
-        return min(self.scores.numel(), self.parameters)
+        """The largest rank the kernel can have: N independent outputs times N samples, or P."""
+        return min(len(self.scores) * self.outputs, self.parameters)
 
     @property
     def routes(self) -> dict[str, str]:
@@ -82,7 +85,8 @@ class Jacobian:
         n, targets = self.scores.shape
         plain = [p.rows for p in self.parts.values() if not p.eye and p.factor is None]
         if plain and len(plain) == len(self.parts) and self.parameters < n * targets:
-            return rows_spectrum(plain[0] if len(plain) == 1 else torch.cat(plain, 2), jacobian_eps=self.precision)
+            rows = plain[0] if len(plain) == 1 else torch.cat(plain, 2)
+            return rows_spectrum(rows, cap=self.cap, jacobian_eps=self.precision)
         return spectrum(self.gram().view(n, targets, n, targets), cap=self.cap, jacobian_eps=self.precision)
 
     def slope(self, direction: Tensor) -> float:
@@ -120,7 +124,7 @@ def jacobian(program: Program, x: Tensor, *, chunk: int = CHUNK, recording: Reco
     rows = _Rows(len(x))
     for tile in sweep(program, x, chunk=chunk, recording=recording):
         rows.add(tile)
-    return rows.done(precision_of(program))
+    return rows.done(program)
 
 
 class _Rows:
@@ -152,9 +156,11 @@ class _Rows:
         self.scores.append(tile.scores)
         self.filled = piece.stop
 
-    def done(self, precision: float) -> Jacobian:
+    def done(self, program: Program) -> Jacobian:
         whole = {name: Pulled(*self.held[name], eye=p.eye, route=p.route) for name, p in self.parts.items()}  # pyright: ignore
-        return Jacobian(torch.cat(self.said), torch.cat(self.scores), whole, precision)
+        scores = torch.cat(self.scores)
+        outputs = independent_outputs(program.output, scores.shape[1])
+        return Jacobian(torch.cat(self.said), scores, whole, precision_of(program), outputs)
 
 
 def program_kernel(
@@ -191,12 +197,14 @@ class SourceKernel:
         parameters: how many numbers the source has.
         layerwise: how many of them went by the layers' rules; the rest went through autograd one output at a time.
         rest: names of the parameters that had no rule.
+        cap: the largest rank the kernel can have.
     """
 
     kernel: Tensor
     parameters: int
     layerwise: int
     rest: tuple[str, ...]
+    cap: int
 
 
 def source_kernel(
@@ -246,7 +254,8 @@ class SourceRecording:
         total = torch.zeros(n * targets, n * targets, dtype=torch.float64) if total is None else total
         rest = sum(own[name].numel() for name in self.rest)
         whole = sum(p.numel() for p in own.values())
-        return SourceKernel(total.view(n, targets, n, targets), whole, whole - rest, self.rest)
+        cap = min(n * independent_outputs(program.output, targets), whole)
+        return SourceKernel(total.view(n, targets, n, targets), whole, whole - rest, self.rest, cap)
 
 
 def start_recording(program: Program, x: Tensor, samples: int | None = None) -> SourceRecording:
@@ -255,6 +264,24 @@ def start_recording(program: Program, x: Tensor, samples: int | None = None) -> 
     with frozen_in_time(program), exact_products():
         plan, rest = survey(program, x[:3].to(program.source.device))
     return SourceRecording(Recording(module_of(program.source), plan, samples), tuple(rest))
+
+
+def independent_outputs(output: Output, targets: int) -> int:
+    """How many of the T outputs can move independently of the others: the rank of a fixed linear map, else T.
+
+    A label mapping from counts over a source that predicts few of its classes has linearly dependent columns, and then
+    no kernel read through it can have full rank, whatever program or source.
+
+    >>> from reprogram.outputs import FirstClasses, BayesianMap
+    >>> independent_outputs(FirstClasses(5, 3), 3), independent_outputs(BayesianMap(5, 3), 3)
+    (3, 0)
+    """
+    fold = None if output.alignment is Alignment.IDENTITY else getattr(output, "fold", None)
+    learned = any(p.requires_grad for p in output.parameters())
+    if fold is None or learned or getattr(output, "log_probabilities", False):
+        return targets
+    matrix = fold().detach().double()
+    return int(torch.linalg.matrix_rank(matrix)) if matrix.shape[1] == targets else targets
 
 
 def _check_input(x: Tensor) -> None:

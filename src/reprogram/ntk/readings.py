@@ -57,7 +57,12 @@ WORDS = {
 
 
 def readings(
-    values: Mapping[str, float | None], program: Spectrum | None, source: Spectrum | None, samples: tuple[int, int]
+    values: Mapping[str, float | None],
+    program: Spectrum | None,
+    source: Spectrum | None,
+    samples: tuple[int, int],
+    *,
+    lost: bool = False,
 ) -> tuple[Reading, ...]:
     """The figures in words, in the order in which a reader wants them.
 
@@ -66,6 +71,7 @@ def readings(
         program: spectrum of the program kernel.
         source: spectrum of the source kernel.
         samples: N of the one and of the other.
+        lost: the program moves the scores by less than their rounding.
     """
     rows: list[Reading] = []
     if source is not None:
@@ -74,31 +80,34 @@ def readings(
         rows.append(_smallest("source lambda_min", values["source_lambda_min"], source, predicts, trust))
     if program is not None:
         rows += [_smallest("program lambda_min", values["program_lambda_min"], program,
-                           "The slowest direction of training this program by gradient descent.", RANKS),
+                           "The slowest direction of training this program by gradient descent.", RANKS, lost=lost),
                  _rank(program)]  # fmt: skip
         rows += [Reading(name=name, value=values[key], shown=_shown(key, values[key]), predicts=predicts, trust=trust)
                  for key, (name, predicts, trust) in WORDS.items()]  # fmt: skip
         rows.append(Reading(name="program lambda_max", value=program.largest, shown=f"{program.largest:.3g}",
-                            predicts=f"Gradient descent on the squared loss is stable below a step of "
-                                     f"{_step(program.largest)}.",
+                            predicts=f"Gradient descent on the squared loss is stable {_step(program.largest)}.",
                             trust=f"Exact for the linearised program. {RANKS}"))  # fmt: skip
     return tuple(rows)
 
 
-def _smallest(name: str, value: float | None, spectrum: Spectrum, predicts: str, trust: str) -> Reading:
-    shown = f"{value:.3g}" if value is not None else spectrum.smallest_note or "lost in the rounding of the scores"
+def _smallest(
+    name: str, value: float | None, spectrum: Spectrum, predicts: str, trust: str, *, lost: bool = False
+) -> Reading:
+    note = "lost in the rounding of the scores" if lost else spectrum.smallest_note
+    shown = f"{value:.3g}" if value is not None else note
     if value is None:
-        kept = spectrum.smallest_kept if spectrum.smallest_note else None
+        kept = None if lost else spectrum.smallest_kept
         shown += f"; smallest above the floor {kept:.3g}" if kept is not None else ""
         trust = "No figure is given where it would be rounding noise; read the rank and the reachable energy instead."
     return Reading(name=name, value=value, shown=shown, predicts=predicts, trust=trust)
 
 
 def _rank(spectrum: Spectrum) -> Reading:
+    most = f" (at most {spectrum.cap} by structure)" if spectrum.cap < spectrum.size else ""
     return Reading(
         name="program rank",
         value=float(spectrum.rank),
-        shown=f"{spectrum.rank} of {spectrum.size} (at most {spectrum.cap} by structure)",
+        shown=f"{spectrum.rank} of {spectrum.size}{most}",
         predicts="How many independent demands on the outputs the program can meet.",
         trust=f"Counted above a noise floor of {spectrum.floor:.1e}; exact apart from eigenvalues at the floor.",
     )
@@ -111,4 +120,4 @@ def _shown(key: str, value: float | None) -> str:
 
 
 def _step(largest: float) -> str:
-    return f"{2 / largest:.3g}" if largest > 0 else "any size (nothing moves)"
+    return f"below a step of {2 / largest:.3g}" if largest > 0 else "at any step: nothing moves"

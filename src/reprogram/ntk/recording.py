@@ -17,7 +17,7 @@ from torch.func import functional_call
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.program import Program
 from reprogram.core.source import Source
-from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Piece, Positions, Product, pieces
+from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Piece, Positions, Product, one_target, pieces
 from reprogram.ntk.spectrum import gram
 from reprogram.ntk.uses import Use, Watch
 
@@ -65,6 +65,8 @@ class Recording:
         self._left = most if most is not None else sys.maxsize
         self._held: dict[Operation, _Held] = defaultdict(_Held)
         self._inputs: dict[Operation, list[Use]] = {}
+        self._rows: dict[Operation, list[Tensor]] = defaultdict(list)  # of this tile, [B, 1, P] a target
+        self._grads: dict[Operation, list[list[Tensor]]] = defaultdict(list)  # of this tile, a list a target
 
     @property
     def open(self) -> bool:
@@ -86,30 +88,47 @@ class Recording:
             self._inputs[use.operation].append(use)
         return [u.edge for uses in self._inputs.values() for u in uses]
 
-    def take(self, grads: list[list[Tensor | None]], batch: int) -> None:
-        """Keep the gradients of a tile: a list a target of one a place, [B, ...], or None where there is none."""
-        place = 0
+    def take(self, grads: Sequence[Tensor | None], batch: int) -> None:
+        """Keep one target's gradients, [B, ...] each in the order of `places`; None where there is none."""
+        left = iter(grads)
         for op, uses in self._inputs.items():
-            calls: list[Call] = []
-            for use in uses:
-                by_target = [_of(use, row[place], batch) for row in grads]
-                for row in grads:
-                    row[place] = None  # let go as soon as it is copied
-                calls.append((_by_sample(use.value, batch), torch.cat(by_target, 1)))
-                place += 1
-            if self._is_reduced(op, calls):
+            mine = [_of(use, next(left)) for use in uses]
+            rows = self._at_once(op, uses, mine)
+            if rows is not None:
+                self._rows[op].append(rows.unsqueeze(1))
+            else:
+                self._grads[op].append([_by_sample(g, batch).unsqueeze(1) for g in mine])
+
+    def _at_once(self, op: Operation, uses: Sequence[Use], grads: Sequence[Tensor]) -> Tensor | None:
+        if len(uses) > 1 or op in self._grads or not self._is_reduced(op, grads):
+            return None
+        grad = grads[0]
+        if op in self._rows:  # an operation goes one way for all targets of a tile
+            grad = grad.contiguous(memory_format=torch.channels_last)
+        return one_target(op, uses[0].value, grad)
+
+    def close_tile(self, batch: int) -> None:
+        """All targets of the tile have been taken."""
+        for op, rows in self._rows.items():
+            self._held[op].rows.append(torch.cat(rows, 1))
+        while self._grads:
+            op, by_target = self._grads.popitem()
+            grads = [torch.cat(g, 1) for g in zip(*by_target, strict=True)]
+            calls = [(_by_sample(u.value, batch), g) for u, g in zip(self._inputs[op], grads, strict=True)]
+            if self._is_reduced(op, [g[:, 0] for g in grads]):
                 rows = [cast("Tensor", piece) for piece in pieces(op, calls)]
                 self._held[op].rows.append(torch.cat(rows, 2))
             else:
                 self._held[op].calls.append(calls)
         self._inputs = {}
+        self._rows.clear()
         self._left -= batch
 
-    def _is_reduced(self, op: Operation, calls: Sequence[Call]) -> bool:
-        """Rows are smaller than what they are made of, and can be joined over tiles."""
-        if op.kind == "embedding" or (op.kind == "linear" and calls[0][0].ndim == 2):
+    def _is_reduced(self, op: Operation, grads: Sequence[Tensor]) -> bool:
+        """Rows are smaller than what they are made of, and can be joined over tiles; gradients are [B, ...]."""
+        if op.kind == "embedding" or (op.kind == "linear" and grads[0].ndim == 2):
             return False
-        return sum(self._sizes[n] for n in op.names()) < sum(g[0, 0].numel() for _, g in calls)
+        return sum(self._sizes[n] for n in op.names()) < sum(g[0].numel() for g in grads)
 
     def gram(self) -> Tensor | None:
         """The sum of all operations' Gram matrices, [NT, NT] float64; each operation is let go once it is added."""
@@ -128,11 +147,9 @@ class Recording:
         return total
 
 
-def _of(use: Use, grad: Tensor | None, batch: int) -> Tensor:
-    """One target's gradient at a use, [B, 1, ...]."""
-    if grad is None:
-        grad = torch.zeros(use.shape, dtype=use.kind, device=use.value.device)
-    return _by_sample(grad, batch).unsqueeze(1)
+def _of(use: Use, grad: Tensor | None) -> Tensor:
+    """One target's gradient at a use."""
+    return torch.zeros(use.shape, dtype=use.kind, device=use.value.device) if grad is None else grad
 
 
 def _add(total: Tensor | None, piece: Piece) -> Tensor:

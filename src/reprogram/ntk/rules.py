@@ -43,8 +43,8 @@ class Product:
 class Positions:
     """Inputs [N, L, I] and gradients [N, T, O, L] of L positions whose sum of outer products, I * O numbers, is large.
 
-    ``<sum_l g_l a_l^T, sum_k g'_k a'_k^T> = sum_lk <a_l, a'_k> <g_l, g'_k>``: cheaper than the products themselves where
-    the positions are few.
+    ``<sum_l g_l a_l^T, sum_k g'_k a'_k^T> = sum_lk <a_l, a'_k> <g_l, g'_k>``: cheaper than the products themselves
+    where the positions are few.
     """
 
     values: Tensor
@@ -63,7 +63,7 @@ def _linear(op: Operation, calls: Sequence[Call]) -> Iterator[Piece]:
         return
     value, grad = _side_by_side(calls)
     n, targets, _, out = grad.shape
-    if _few_positions(targets, *value.shape[1:], out):
+    if _few_positions(targets, value.shape[1], value.shape[2], out):
         yield Positions(value, grad.transpose(2, 3))
         if op.bias:
             yield grad.sum(2)
@@ -196,6 +196,31 @@ RULES: dict[str, Callable[[Operation, Sequence[Call]], Iterator[Piece]]] = {
     "rms_norm": _layer_norm,
     "embedding": _embedding,
 }
+
+
+def one_target(op: Operation, value: Tensor, grad: Tensor) -> Tensor | None:
+    """Rows [B, P] of one target for pictures in channels-last memory, where no copy is needed for it; else None.
+
+    Args:
+        op: a batch norm, or a convolution of one pixel.
+        value: [B, C, H, W].
+        grad: [B, O, H, W] at the result.
+    """
+    if value.ndim != 4 or not grad.is_contiguous(memory_format=torch.channels_last):
+        return None
+    g = grad.permute(0, 2, 3, 1).flatten(1, 2)  # [B, L, O]
+    if op.kind == "batch_norm":
+        mean, var, eps = op.settings
+        scaled = (value.permute(0, 2, 3, 1).flatten(1, 2) - mean) * (var + eps).rsqrt()
+        found = [(g * scaled).sum(1)] if op.weight else []
+    elif op.kind == "conv" and op.settings[0] == (1, 1) and op.settings[-1] == 1 and not any(map(any, op.settings[2])):
+        stride = op.settings[1]
+        a = value[..., :: stride[0], :: stride[1]].permute(0, 2, 3, 1).flatten(1, 2)
+        found = [torch.bmm(g.transpose(1, 2), a).flatten(1)]
+    else:
+        return None
+    return torch.cat([*found, g.sum(1)] if op.bias else found, 1)
+
 
 WHOLE = frozenset({"conv", "batch_norm", "group_norm"})
 """Kinds whose rule needs the first axis to be the samples; the others take (samples x anything) there, too."""

@@ -31,7 +31,7 @@ def duplicates(x: Tensor) -> int:
 def collapsed(said: Float[Tensor, " n source"]) -> float:
     """How many source classes the predictions spread over: the perplexity of the most likely class.
 
-    >>> collapsed(torch.eye(4)), collapsed(torch.ones(4, 4).triu())
+    >>> collapsed(torch.eye(4)), collapsed(torch.ones(4, 4))
     (4.0, 1.0)
     """
     shares = torch.bincount(said.argmax(1), minlength=said.shape[1]).double() / len(said)
@@ -47,8 +47,8 @@ def below_rounding(spectrum: Spectrum, scores: Float[Tensor, " n target"], eps: 
     """Whether what the program can do to the scores drowns in their rounding: they are as good as constant.
 
     The mean eigenvalue is the mean squared change of a score for a change of the program by 1 along its gradient. It is
-    set against the square of a score's rounding, eps times the median size of a score: a label map may give classes that
-    it never saw a huge constant.
+    set against the square of a score's rounding, eps times the median size of a score (the median, because a label map
+    may give a huge constant to classes that it never saw).
 
     >>> from reprogram.ntk.spectrum import spectrum
     >>> tiny = spectrum(1e-18 * torch.eye(2, dtype=torch.float64))
@@ -125,8 +125,8 @@ def _kernel_signs(source: Spectrum) -> list[str]:
         return ["Low lambda_min: the source's own kernel is nearly singular on these data (lambda_min is "
                 f"{lowest / source.largest:.0e} of lambda_max): some samples look almost the same to it."]  # fmt: skip
     if source.cap < source.size:
-        return [f"Low lambda_min: the source's own kernel is singular ({source.smallest_note}): it has fewer numbers "
-                "than the sample asks for."]  # fmt: skip
+        return [f"Low lambda_min: the source's own kernel is singular ({source.smallest_note}): it has too few numbers "
+                "for the sample, or the label mapping too few independent outputs."]  # fmt: skip
     return ["Low lambda_min: the source's own kernel is singular on these data "
             f"({source.smallest_note}), so some samples look the same to it."]  # fmt: skip
 

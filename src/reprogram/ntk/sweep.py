@@ -127,10 +127,11 @@ def _backward(
     found: list[list[Tensor | None]] = []
     for t in range(targets if places and scores.requires_grad else 0):
         grads = torch.autograd.grad(scores[:, t].sum(), places, retain_graph=t < targets - 1, allow_unused=True)
-        found.append(list(grads))
+        found.append(list(grads[: len(anchors)]))
+        if recording is not None:
+            recording.take(grads[len(anchors) :], len(scores))
     if recording is not None:
-        recording.take([row[len(anchors) :] for row in found], len(scores))
-        found = [row[: len(anchors)] for row in found]
+        recording.close_tile(len(scores))
     return [_stacked(row) for row in zip(*found, strict=True)] if found else [torch.empty(0) for _ in anchors]
 
 

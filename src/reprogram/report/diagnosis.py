@@ -18,6 +18,10 @@ TRUST = (
 )
 
 
+MOST = 0.995
+"""A share that is shown as 100 %."""
+
+
 def write_diagnosis(found: Diagnosis, path: str | os.PathLike[str], *, command: str = "") -> Path:
     """Write a diagnosis as one HTML file that opens anywhere, without a network.
 
@@ -57,7 +61,7 @@ def lead(found: Diagnosis) -> str:
         reach = found.values.get("reachable") or 0.0
         said = (
             f"The program's kernel has rank {found.program.rank} of {size}: in the linear regime {reach:.0%} of the "
-            "label energy can be fitted and the rest cannot."
+            f"label energy can be fitted{', and the rest cannot' if reach < MOST else ''}."
         )
     signs = len(found.warnings)
     return f"{said} {'No sign of failure was found.' if not signs else 'Heed the warnings below.'}"
@@ -85,16 +89,18 @@ def _charts(found: Diagnosis) -> dict[str, Figure]:
     spectra = {"program": curves.program, "source": curves.source}
     if any(spectra.values()):
         groups = {f"{name} kernel": _steps(values, 1) for name, values in spectra.items() if values}
-        charts["spectrum"] = _plain(marks(groups, Axis(title="eigenvalue number", log=True),
-                                          Axis(title="eigenvalue", log=True), joined=True))  # fmt: skip
+        drawn = _plain(marks(groups, Axis(title="eigenvalue number", log=True), Axis(title="eigenvalue", log=True),
+                             joined=True))  # fmt: skip
+        charts["spectrum"] = {**drawn, "layout": {**drawn["layout"], "showlegend": True}}
     if curves.reach:
         charts["reach"] = _plain(marks({"label energy": _steps(curves.reach, 1)}, Axis(title="top eigenvectors taken"),
-                                       Axis(title="reachable label energy", share=True), joined=True))  # fmt: skip
+                                       Axis(title="reachable label energy", share=True), joined=True),
+                                 range=[0, 1.03])  # fmt: skip
     if curves.predicted:
         groups = {"predicted by the kernel": _steps(curves.predicted, 0)}
         groups |= {"actual training": _steps(curves.actual, 0)} if curves.actual else {}
-        charts["loss"] = _plain(marks(groups, Axis(title="steps of gradient descent"),
-                                      Axis(title="squared loss a sample"), joined=True))  # fmt: skip
+        axes = Axis(title="steps of gradient descent"), Axis(title="squared loss a sample")
+        charts["loss"] = _plain(marks(groups, *axes, joined=True), rangemode="tozero")
     return charts
 
 
@@ -102,10 +108,11 @@ def _steps(values: Sequence[float], first: int) -> list[Point]:
     return [Point(float(i), v, f"{i}: {v:.4g}") for i, v in enumerate(values, first)]
 
 
-def _plain(figure: Figure) -> Figure:
-    """Lines without a mark at each of a thousand points."""
+def _plain(figure: Figure, **upright: Any) -> Figure:
+    """Lines without a mark at each of a thousand points; `upright` is for the y axis."""
     traces: list[dict[str, Any]] = [
         {**trace, "mode": "lines" if len(trace["x"]) > 30 else "lines+markers", "hovertemplate": "%{text}"}
         for trace in figure["data"]
     ]
-    return {**figure, "data": traces}
+    layout = {**figure["layout"], "yaxis": {**figure["layout"]["yaxis"], **upright}}
+    return {**figure, "data": traces, "layout": layout}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reprogram.report import page
-from reprogram.report.figures import DASHES, SERIES, Figure, short
+from reprogram.report.figures import SERIES, Figure, brief, dash, log_ticks, short
 
 _SHARE = {"tickformat": ".0%", "hoverformat": ".1%"}
 
@@ -28,11 +28,11 @@ class Axis:
     log: bool = False
     share: bool = False
 
-    def layout(self) -> dict[str, Any]:
-        """As plotly wants it."""
+    def layout(self, values: Sequence[float], most: int) -> dict[str, Any]:
+        """As plotly wants it, for these values and with so many ticks at most, where it is logarithmic."""
         made: dict[str, Any] = {"title": {"text": self.title, "font": {"size": 12}, "standoff": 8}, "automargin": True,
                                 "fixedrange": True, "zeroline": False, "gridcolor": "--line"}  # fmt: skip
-        made |= {"type": "log", "exponentformat": "power", "dtick": 1} if self.log else {}
+        made |= {"type": "log", "exponentformat": "power", **log_ticks(values, most)} if self.log else {}
         return made | (_SHARE if self.share else {})
 
 
@@ -74,21 +74,25 @@ class Page:
 def marks(groups: Mapping[str, Sequence[Point]], x: Axis, y: Axis, *, joined: bool = False) -> Figure:
     """A mark a point, a colour a group; `joined` draws a line through each group in the order given."""
     traces: list[dict[str, Any]] = []
+    all_x: list[float] = []
+    all_y: list[float] = []
     for i, (name, points) in enumerate(groups.items()):
         shown = [p for p in points if not (x.log and p.x <= 0) and not (y.log and p.y <= 0)]
         colour = SERIES[i % len(SERIES)]
+        all_x += [p.x for p in shown]
+        all_y += [p.y for p in shown]
         traces.append({
-            "type": "scatter", "mode": "lines+markers" if joined else "markers", "name": short(name, 32),
+            "type": "scatter", "mode": "lines+markers" if joined else "markers", "name": short(brief(name), 32),
             "x": [p.x for p in shown], "y": [p.y for p in shown], "text": [short(p.name, 60) for p in shown],
             "marker": {"color": colour, "size": 8},
-            "line": {"color": colour, "width": 2, "dash": DASHES[i % len(DASHES)]},
+            "line": {"color": colour, "width": 2, "dash": dash(i)},
             "hovertemplate": "%{text}<br>%{x} · %{y}<extra></extra>",
         })  # fmt: skip
     layout = {
         "height": 320 + 22 * ((len(groups) + 1) // 2),
         "margin": {"l": 10, "r": 12, "t": 12, "b": 44},
-        "xaxis": x.layout(),
-        "yaxis": y.layout(),
+        "xaxis": x.layout(all_x, 4),
+        "yaxis": y.layout(all_y, 8),
         "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
         "showlegend": len(groups) > 1,
     }

@@ -6,6 +6,7 @@ names as tick labels, so that two classes whose shortened names are equal stay t
 """
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -44,6 +45,36 @@ def short(text: str, limit: int = 26) -> str:
     """
     flat = " ".join(text.split())
     return html.escape(flat if len(flat) <= limit else flat[: limit - 1] + "…", quote=False)
+
+
+def brief(ref: str) -> str:
+    """A source's reference without the folders in its middle and the ending of its file.
+
+    >>> brief("cifar-resnet/../data/resnet20.safetensors (random)"), brief("bundled/efficientnet-lite0")
+    ('cifar-resnet/…/resnet20 (random)', 'bundled/efficientnet-lite0')
+    """
+    parts = ref.replace(".safetensors", "").split("/")
+    return f"{parts[0]}/…/{parts[-1]}" if len(parts) > 2 else "/".join(parts)
+
+
+def dash(i: int) -> str:
+    """The stroke of the i-th series: colours come again after six, and then with another stroke."""
+    return DASHES[(i + i // len(SERIES)) % len(DASHES)]
+
+
+def log_ticks(values: Sequence[float], most: int) -> dict[str, Any]:
+    """Ticks of a logarithmic axis: whole decades, at most so many, or numbers such as 0.02 where decades are too few.
+
+    >>> log_ticks([1e-6, 1.0], 3), log_ticks([0.02, 0.04], 3)["ticktext"]
+    ({'dtick': 2}, ['0.01', '0.02', '0.05'])
+    """
+    low, high = (math.log10(v) for v in (min(values, default=1.0), max(values, default=1.0)))
+    if high - low >= 1.5:
+        return {"dtick": math.ceil((high - low) / most)}
+    ends = 10 ** (low - 0.35), 10 ** (high + 0.35)
+    decades = range(math.floor(low) - 1, math.ceil(high) + 1)
+    ticks = [v for v in (float(f"{m}e{e}") for e in decades for m in (1, 2, 5)) if ends[0] <= v <= ends[1]]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{v:g}" for v in ticks]}
 
 
 def bars(rows: Sequence[Bar]) -> Figure:
@@ -87,7 +118,7 @@ def lines(curves: Sequence[Line], title: str, *, share: bool, selected: int | No
             "name": short(curve.name, 32),
             "x": curve.epochs,
             "y": curve.values,
-            "line": {"color": SERIES[i % len(SERIES)], "width": 2, "dash": DASHES[i % len(DASHES)]},
+            "line": {"color": SERIES[i % len(SERIES)], "width": 2, "dash": dash(i)},
             "marker": {"color": SERIES[i % len(SERIES)], "size": 6},
             "hovertemplate": "epoch %{x}: %{y" + (":.1%" if share else ":.4f") + "}",
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reprogram.report import page
-from reprogram.report.figures import Figure, _axis, short
+from reprogram.report.figures import Figure, _axis, brief, log_ticks, short
 from reprogram.report.verdict import percent
 
 PANELS = (
@@ -35,6 +35,7 @@ def scatter(points: Sequence[Point], title: str) -> Figure:
     """Outcome against a score. The score's axis is logarithmic where its values span more than a factor of 30."""
     values = [p.x for p in points]
     wide = min(values) > 0 and max(values) > 30 * min(values)
+    log = {"type": "log", "exponentformat": "power", **log_ticks(values, 4)} if wide else {}
     trace = {
         "type": "scatter",
         "mode": "markers",
@@ -47,7 +48,7 @@ def scatter(points: Sequence[Point], title: str) -> Figure:
     layout = {
         "height": 300,
         "margin": {"l": 10, "r": 12, "t": 10, "b": 44},
-        "xaxis": _axis(title, **({"type": "log", "exponentformat": "power"} if wide else {})),
+        "xaxis": _axis(title, **log),
         "yaxis": _axis("accuracy", tickformat=".0%"),
         "showlegend": False,
     }
@@ -68,19 +69,36 @@ def write_ranking(card: Mapping[str, Any], path: str | os.PathLike[str]) -> Path
     known = card["scores"]
     names = [n for n in known if any(row["scores"].get(n) is not None for row in card["rows"])]
     validated = any(row["actual"] is not None for row in card["rows"])
+    called = _called(card)
     context = {
         "title": f"{card['task']}: {len(card['rows'])} sources ranked",
         "card": card,
-        "sentence": _sentence(card),
+        "sentence": _named(_sentence(card), called),
+        "reason": _named(card["reason"], called),
         "labels": [known[n]["label"] for n in names],
-        "rows": [_row(row, names, card) for row in card["rows"]],
+        "rows": [
+            _row(row, names, card) | {"called": called[row["source"]].removesuffix(" (random)")} for row in card["rows"]
+        ],
         "costs": [_seconds(card["costs"].get(n)) for n in names],
         "validated": validated,
         "agreement": {pool: [_agreed(a, known) for a in found if a["sources"]] for pool, found in _pools(card)},
-        "notes": [(row["source"], row["notes"]) for row in card["rows"] if row["notes"]],
+        "notes": [(called[row["source"]], row["notes"]) for row in card["rows"] if row["notes"]],
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     return page.write(path, "ranking.html.j2", context, _charts(card, names) if validated else {})
+
+
+def _called(card: Mapping[str, Any]) -> dict[str, str]:
+    """What to call each source: its reference in brief, where that says which one is meant."""
+    names = [row["source"] for row in card["rows"]]
+    short_names = [brief(name) for name in names]
+    return {name: one if short_names.count(one) == 1 else name for name, one in zip(names, short_names, strict=True)}
+
+
+def _named(text: str, called: Mapping[str, str]) -> str:
+    for name in sorted(called, key=len, reverse=True):
+        text = text.replace(name, called[name])
+    return text
 
 
 def _sentence(card: Mapping[str, Any]) -> str:
@@ -155,11 +173,11 @@ def _agreed(one: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _charts(card: Mapping[str, Any], names: Sequence[str]) -> dict[str, Figure]:
-    """A scatter for each of the main scores that at least two sources have."""
+    """A scatter for each of the main scores that at least three sources have."""
     made: dict[str, Figure] = {}
     for name in (n for n in PANELS if n in names):
         rows = [row for row in card["rows"] if row["scores"].get(name) is not None and row["actual"] is not None]
         points = [Point(row["source"], row["scores"][name], row["actual"], row["twin_of"] is not None) for row in rows]
-        if len(points) > 1:
+        if len(points) > 2:
             made[name] = scatter(points, card["scores"][name]["label"])
     return made
