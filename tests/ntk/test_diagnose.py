@@ -535,3 +535,18 @@ def test_too_many_samples_for_memory_says_how_many_would_fit(monkeypatch):
     with pytest.raises(ConfigError, match=r"Take n = \d+ samples.*sketch"):
         diagnose(additive(mlp()), *samples(40), options=ALONE)
     diagnose(additive(mlp()), *samples(3), options=ALONE)
+
+
+def test_a_sketch_of_the_whole_split_beside_the_exact_figures():
+    """Through the same output map, put back afterwards; its samples may be many more than the kernel's."""
+    task = tiny_task(per_class=24)
+    program = rp.build("ilm_vp", tiny_source(), task)
+    before = {k: v.clone() for k, v in program.state_dict().items()}
+    found = rp.diagnose(program, task, n=9, sketch=40, options=DiagnoseOptions(source_samples=0))
+    assert found.sketch is not None and found.sketch.samples == 40
+    assert found.samples == 9
+    names = [r.name for r in found.readings if "40 samples" in r.name]
+    assert "trace, 40 samples" in names and not any("lambda_min" in n for n in names)
+    assert json.loads(json.dumps(found.card(), allow_nan=False))["sketch"]["samples"] == 40
+    assert all(torch.equal(before[k], v) for k, v in program.state_dict().items())
+    assert rp.diagnose(program, task, n=9, options=DiagnoseOptions(source_samples=0)).sketch is None

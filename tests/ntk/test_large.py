@@ -33,8 +33,8 @@ def test_figures_are_within_their_bars(method):
                           progress=told.append)  # fmt: skip
     assert told[-1] == 36 and found.samples == 36 and found.targets == 3
     assert found.trace.value == pytest.approx(whole.trace, rel=1e-5)
-    for estimate, truth in [(found.largest, whole.largest), (found.alignment, aligned), (found.logdet, whole.logdet()),
-                            (found.flow_loss[0], float(losses[0])), (found.flow_loss[1], float(losses[1]))]:  # fmt: skip
+    pairs = [(found.largest, whole.largest), (found.alignment, aligned), (found.logdet, whole.logdet())]
+    for estimate, truth in [*pairs, *zip(found.flow_loss, losses.tolist(), strict=True)]:
         assert abs(estimate.value - truth) <= 4 * estimate.error + 1e-4 * abs(truth)
         assert estimate.error < 0.5 * abs(truth) + 0.5
     assert not hasattr(found, "smallest")

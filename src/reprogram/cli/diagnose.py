@@ -33,7 +33,10 @@ def diagnose(
     samples: Annotated[int, typer.Option("--samples", "-n", min=2, help="Training pictures to look at.")] = 100,
     source_samples: Annotated[
         int, typer.Option(min=0, help="How many of them for the source's own kernel; 0 for none.")
-    ] = 20,
+    ] = 10,
+    sketch: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Also sketch the program's kernel on N training pictures.")
+    ] = 0,
     follow: Annotated[int, typer.Option(min=0, help="Steps of real training to set beside the predicted curve.")] = 10,
     preset: Annotated[str, typer.Option(help="Of the method: paper, cpu, ..., or auto.")] = "auto",
     set_: Annotated[
@@ -63,7 +66,7 @@ def diagnose(
     what, data = _open(program, source, task, device)
     if not json:
         note(f"{samples} pictures of {data.name}: a forward and {len(data.classes)} backward passes each")
-    found = examine(what, data, method=method, n=samples, config=config, options=options)
+    found = examine(what, data, method=method, n=samples, config=config, sketch=sketch, options=options)
     path = _report(found, out) if report else None
     if json:
         emit({**found.card(), "report": str(path) if path else None})

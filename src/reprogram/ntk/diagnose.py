@@ -6,7 +6,7 @@ from the same passes, on the first few of the samples because its Gram matrices 
 
 import hashlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import final
@@ -20,7 +20,8 @@ from reprogram.ntk import dynamics
 from reprogram.ntk.diagnosis import Curves, Diagnosis
 from reprogram.ntk.follow import follow
 from reprogram.ntk.kernel import Jacobian, SourceKernel, jacobian, start_recording
-from reprogram.ntk.readings import readings
+from reprogram.ntk.large import sketch_kernel
+from reprogram.ntk.readings import of_sketch, readings
 from reprogram.ntk.signs import below_rounding, beyond_chance, duplicates, signs
 from reprogram.ntk.spectrum import Spectrum, spectrum
 from reprogram.ntk.sweep import CHUNK, check_source, frozen_in_time
@@ -61,7 +62,13 @@ class DiagnoseOptions:
 
 
 def diagnose(
-    program: Program, x: Tensor, y: Tensor, *, targets: int | None = None, options: DiagnoseOptions | None = None
+    program: Program,
+    x: Tensor,
+    y: Tensor,
+    *,
+    targets: int | None = None,
+    options: DiagnoseOptions | None = None,
+    batches: Iterable[tuple[Tensor, Tensor]] | None = None,
 ) -> Diagnosis:
     """Say what a program's and its source's kernels predict, on N labelled samples.
 
@@ -72,6 +79,7 @@ def diagnose(
         y: [N] class numbers.
         targets: T, if it is known otherwise; must be the program's then.
         options: how.
+        batches: many more samples to sketch the program's kernel on, through the same output map; see `ntk.large`.
 
     Raises:
         DataError: one class only, labels that do not fit, or numbers that are not finite.
@@ -81,7 +89,9 @@ def diagnose(
     options = options or DiagnoseOptions()
     _check_labels(x, y)
     with _kept(program), frozen_in_time(program):
-        return _Examination(program, x, y, targets, options).run()
+        examination = _Examination(program, x, y, options)
+        examination.check(targets)
+        return examination.run(batches)
 
 
 @dataclass(slots=True, eq=False)
@@ -105,12 +115,11 @@ class _Evidence:
 class _Examination:
     """One diagnosis under way."""
 
-    def __init__(self, program: Program, x: Tensor, y: Tensor, targets: int | None, options: DiagnoseOptions) -> None:
-        self.program, self.x, self.y, self.targets, self.options = program, x, y, targets, options
+    def __init__(self, program: Program, x: Tensor, y: Tensor, options: DiagnoseOptions) -> None:
+        self.program, self.x, self.y, self.options = program, x, y, options
         self.seconds: dict[str, float] = {}
 
-    def run(self) -> Diagnosis:
-        self._check_targets()
+    def run(self, batches: Iterable[tuple[Tensor, Tensor]] | None) -> Diagnosis:
         with self._timed("mapping"):
             if self.options.fit_mapping:
                 self._fit_mapping()
@@ -121,20 +130,25 @@ class _Examination:
             values, facts = _values(evidence, self.options.seed)
             facts["duplicates"] = float(duplicates(self.x))
             curves = _curves(evidence, max(50, self.options.follow))
+        large = None
+        with self._timed("sketch"):
+            if batches is not None and evidence.found.parts:
+                large = sketch_kernel(self.program, batches, chunk=self.options.chunk, seed=self.options.seed)
         with self._timed("following"):
             if self.options.follow and curves.predicted:
                 actual = follow(self.program, self.x, evidence.labels, curves.rate, self.options)
                 curves = replace(curves, actual=actual)
-        return self._diagnosis(evidence, values, facts, curves)
+        found = self._diagnosis(evidence, values, facts, curves)
+        return found if large is None else replace(found, sketch=large, readings=found.readings + of_sketch(large))
 
     @torch.no_grad()
-    def _check_targets(self) -> None:
+    def check(self, targets: int | None) -> None:
         """The labels must be among the program's targets; one sample tells how many it has."""
         check_source(self.program.source)
         found = self.program(self.x[:1].to(self.program.source.device)).shape[1]
-        if self.targets not in (None, found):
+        if targets not in (None, found):
             remedy = "Take the program of this task, or the task of this program."
-            raise ConfigError(say("program", f"must have {self.targets} targets", found, remedy))
+            raise ConfigError(say("program", f"must have {targets} targets", found, remedy))
         if int(self.y.max()) >= found:
             raise DataError(say("y", f"must be class numbers below {found}", int(self.y.max())))
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
 from reprogram.core.errors import ConfigError, say
+from reprogram.ntk.sketch import SketchResult
 from reprogram.ntk.spectrum import Spectrum
 
 
@@ -85,6 +86,7 @@ class Diagnosis:
         digest: of the samples; figures of two sources compare only if it is the same.
         seed: of the sample and the label shuffles.
         settings: of the method, where it was built for the diagnosis.
+        sketch: figures of the program kernel on many more samples, with error bars, where it was asked for.
         below_rounding: the program moves the scores by less than their rounding, so that its spectrum says nothing.
     """
 
@@ -109,6 +111,7 @@ class Diagnosis:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     below_rounding: bool = False
+    sketch: SketchResult | None = None
 
     @property
     def full_rank(self) -> bool:
@@ -149,6 +152,7 @@ class Diagnosis:
             "program": _brief(self.program, self.values["program_lambda_min"]),
             "source_kernel": _brief(self.source_spectrum, self.values["source_lambda_min"]),
             "below_rounding": self.below_rounding,
+            "sketch": None if self.sketch is None else asdict(self.sketch),
             "readings": [r.card() for r in self.readings],
             "warnings": list(self.warnings),
             "curves": self.curves.card(),

@@ -7,6 +7,7 @@ and not seeds; no initial figure of a low-rank program beat a short probe; nothi
 from collections.abc import Mapping
 
 from reprogram.ntk.diagnosis import Reading
+from reprogram.ntk.sketch import SketchResult
 from reprogram.ntk.spectrum import Spectrum
 
 RANKS = "Use it to rank sources on the identical sample, method and mapping; it grows with the source's logit scale."
@@ -121,3 +122,21 @@ def _shown(key: str, value: float | None) -> str:
 
 def _step(largest: float) -> str:
     return f"below a step of {2 / largest:.3g}" if largest > 0 else "at any step: nothing moves"
+
+
+def of_sketch(found: SketchResult) -> tuple[Reading, ...]:
+    """Figures of a sketch, each with its error bar; the smallest eigenvalue is not among them."""
+    trust = f"From a sketch of {found.columns} columns on {found.samples:,} samples, with its error bar; no lambda_min."
+    rows = [
+        ("trace", found.trace, "The squared gradients of all scores by the learned numbers, summed; exact."),
+        ("lambda_max", found.largest, "Gradient descent on all samples diverges above a step of 2 over it."),
+        ("alignment", found.alignment, "Kernel-target alignment on all samples."),
+        ("log-determinant", found.logdet, "The volume of the kernel: a smooth stand-in for its smallest eigenvalue."),
+        *((f"label loss at time {t:.3g}", e, "Squared loss of the labels left after gradient flow from scores of zero.")
+          for t, e in zip(found.times, found.flow_loss, strict=True)),
+    ]  # fmt: skip
+    return tuple(
+        Reading(name=f"{name}, {found.samples:,} samples", value=e.value, shown=f"{e.value:.3g} ± {e.error:.2g}",
+                predicts=predicts, trust=trust)
+        for name, e, predicts in rows
+    )  # fmt: skip

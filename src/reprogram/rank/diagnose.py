@@ -11,7 +11,7 @@ from reprogram.catalogue import build
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.program import Program
 from reprogram.core.source import Source
-from reprogram.ntk import DiagnoseOptions, Diagnosis
+from reprogram.ntk import DiagnoseOptions, Diagnosis, batches_of
 from reprogram.ntk import diagnose as diagnose_program
 from reprogram.sources import load_source
 from reprogram.tasks import Task
@@ -24,10 +24,12 @@ class TargetSample:
     Attributes:
         x: [N, channel, height, width].
         y: [N]; every prefix has the classes in nearly equal numbers.
+        rows: which samples of the training split they are.
     """
 
     x: Tensor
     y: Tensor
+    rows: Tensor
 
 
 def target_sample(task: Task, n: int, seed: int = 0) -> TargetSample:
@@ -50,9 +52,9 @@ def target_sample(task: Task, n: int, seed: int = 0) -> TargetSample:
     for label in labels.unique().tolist():
         mine = order[labels[order] == label]
         place[mine] = torch.arange(len(mine))
-    turn = torch.tensor([int(p) * len(task.classes) + int(c) for p, c in zip(place, labels, strict=True)])
+    turn = place * len(task.classes) + labels
     rows = turn.argsort()[:n]
-    return TargetSample(task.train.fetch(rows), labels[rows])
+    return TargetSample(task.train.fetch(rows), labels[rows], rows)
 
 
 def diagnose(  # noqa: PLR0913 (all but two are by name)
@@ -63,6 +65,7 @@ def diagnose(  # noqa: PLR0913 (all but two are by name)
     n: int = 100,
     sample: TargetSample | None = None,
     config: Mapping[str, Any] | None = None,
+    sketch: int = 0,
     options: DiagnoseOptions | None = None,
 ) -> Diagnosis:
     """Say before any training how well a frozen source will reprogram to a task.
@@ -75,6 +78,8 @@ def diagnose(  # noqa: PLR0913 (all but two are by name)
         n: N, samples; the kernel has N times T rows.
         sample: the samples themselves, to compare several sources on identical ones.
         config: settings of the method; "preset" and "seed" are those of `build`.
+        sketch: so many training samples to sketch the program's kernel on as well, in memory that does not grow with
+            them; 0 for none.
         options: see `ntk.DiagnoseOptions`.
 
     Returns:
@@ -94,5 +99,7 @@ def diagnose(  # noqa: PLR0913 (all but two are by name)
         loaded = load_source(source) if isinstance(source, str) else source
         program = build(method, loaded, task, **settings)
     chosen = sample or target_sample(task, n, options.seed)
-    found = diagnose_program(program, chosen.x, chosen.y, targets=len(task.classes), options=options)
+    rows = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(options.seed))[:sketch]
+    batches = batches_of(task.train.fetch, task.train.labels, rows) if len(rows) else None
+    found = diagnose_program(program, chosen.x, chosen.y, targets=len(task.classes), options=options, batches=batches)
     return replace(found, task=task.name, settings={} if isinstance(source, Program) else settings)
