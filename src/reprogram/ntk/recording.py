@@ -17,7 +17,7 @@ from torch.func import functional_call
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.program import Program
 from reprogram.core.source import Source
-from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Piece, Positions, Product, one_target, pieces
+from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Piece, Positions, Product, one_target, pieces, prepared
 from reprogram.ntk.spectrum import gram
 from reprogram.ntk.uses import Use, Watch
 
@@ -67,6 +67,7 @@ class Recording:
         self._inputs: dict[Operation, list[Use]] = {}
         self._rows: dict[Operation, list[Tensor]] = defaultdict(list)  # of this tile, [B, 1, P] a target
         self._grads: dict[Operation, list[list[Tensor]]] = defaultdict(list)  # of this tile, a list a target
+        self._ready: dict[Operation, Tensor | None] = {}  # of this tile, inputs for `one_target`
 
     @property
     def open(self) -> bool:
@@ -100,12 +101,13 @@ class Recording:
                 self._grads[op].append([_by_sample(g, batch).unsqueeze(1) for g in mine])
 
     def _at_once(self, op: Operation, uses: Sequence[Use], grads: Sequence[Tensor]) -> Tensor | None:
-        if len(uses) > 1 or op in self._grads or not self._is_reduced(op, grads):
+        if op in self._grads:  # an operation goes one way for all targets of a tile
             return None
-        grad = grads[0]
-        if op in self._rows:  # an operation goes one way for all targets of a tile
-            grad = grad.contiguous(memory_format=torch.channels_last)
-        return one_target(op, uses[0].value, grad)
+        if op not in self._ready:
+            can = len(uses) == 1 and self._is_reduced(op, grads)
+            self._ready[op] = prepared(op, uses[0].value) if can else None
+        value = self._ready[op]
+        return None if value is None else one_target(op, value, grads[0])
 
     def close_tile(self, batch: int) -> None:
         """All targets of the tile have been taken."""
@@ -121,6 +123,7 @@ class Recording:
             else:
                 self._held[op].calls.append(calls)
         self._inputs = {}
+        self._ready.clear()
         self._rows.clear()
         self._left -= batch
 

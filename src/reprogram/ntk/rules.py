@@ -198,27 +198,38 @@ RULES: dict[str, Callable[[Operation, Sequence[Call]], Iterator[Piece]]] = {
 }
 
 
-def one_target(op: Operation, value: Tensor, grad: Tensor) -> Tensor | None:
-    """Rows [B, P] of one target for pictures in channels-last memory, where no copy is needed for it; else None.
+def prepared(op: Operation, value: Tensor) -> Tensor | None:
+    """What `one_target` needs of an operation's input, [B, L, C], without a copy of the gradients; None if it cannot.
 
     Args:
-        op: a batch norm, or a convolution of one pixel.
-        value: [B, C, H, W].
-        grad: [B, O, H, W] at the result.
+        op: a batch norm, or a convolution of one pixel, is meant.
+        value: [B, C, H, W], in channels-last memory.
     """
-    if value.ndim != 4 or not grad.is_contiguous(memory_format=torch.channels_last):
+    if value.ndim != 4 or not value.is_contiguous(memory_format=torch.channels_last):
         return None
-    g = grad.permute(0, 2, 3, 1).flatten(1, 2)  # [B, L, O]
     if op.kind == "batch_norm":
         mean, var, eps = op.settings
-        scaled = (value.permute(0, 2, 3, 1).flatten(1, 2) - mean) * (var + eps).rsqrt()
-        found = [(g * scaled).sum(1)] if op.weight else []
-    elif op.kind == "conv" and op.settings[0] == (1, 1) and op.settings[-1] == 1 and not any(map(any, op.settings[2])):
+        return (value.permute(0, 2, 3, 1).flatten(1, 2) - mean) * (var + eps).rsqrt()
+    if op.kind == "conv" and op.settings[0] == (1, 1) and op.settings[-1] == 1 and not any(map(any, op.settings[2])):
         stride = op.settings[1]
-        a = value[..., :: stride[0], :: stride[1]].permute(0, 2, 3, 1).flatten(1, 2)
-        found = [torch.bmm(g.transpose(1, 2), a).flatten(1)]
-    else:
-        return None
+        return value[..., :: stride[0], :: stride[1]].permute(0, 2, 3, 1).flatten(1, 2)
+    return None
+
+
+def one_target(op: Operation, value: Tensor, grad: Tensor) -> Tensor:
+    """Rows [B, P] of one target.
+
+    Args:
+        op: of the kinds that `prepared` knows.
+        value: [B, L, C] from there.
+        grad: [B, O, H, W] at the result.
+    """
+    g = grad.permute(0, 2, 3, 1).flatten(1, 2)  # [B, L, O]
+    found: list[Tensor] = []
+    if op.kind == "conv":
+        found.append(torch.bmm(g.transpose(1, 2), value).flatten(1))
+    elif op.weight:
+        found.append((g * value).sum(1))
     return torch.cat([*found, g.sum(1)] if op.bias else found, 1)
 
 
