@@ -161,7 +161,7 @@ def _tell(found: "Ranking", files: Sequence[str]) -> None:
     for warning in found.warnings:
         warn(warning)
     tell(_scores(found))
-    tell(f"\n{found.reason}")
+    tell(f"\n{_shortened(found)}")
     for pool, rows in found.agreement.items():
         tell(f"\nAgreement with the accuracy reached, {pool} (90 % interval over sources)")
         tell(_agreement([one.card() for one in rows]))
@@ -169,10 +169,21 @@ def _tell(found: "Ranking", files: Sequence[str]) -> None:
         tell(path)
 
 
+def _shortened(found: "Ranking") -> str:
+    """The reason, with the sources' names as short as in the table."""
+    from reprogram.report.figures import brief
+
+    reason = found.reason
+    for name in sorted(found.order, key=len, reverse=True):
+        reason = reason.replace(name, brief(name))
+    return reason
+
+
 def _scores(found: "Ranking") -> "Table":
     """A line a source, the best of each column bold, and what the columns cost."""
     from rich.text import Text
 
+    from reprogram.report.figures import brief
     from reprogram.report.ranking import number
 
     rows = found.table()
@@ -180,7 +191,7 @@ def _scores(found: "Ranking") -> "Table":
     best = {name: _best(name, rows) for name in shown}
     table = _table(["", "source", *(["actual"] if "actual" in rows[0] else []), *(SHORT[name] for name in shown)])
     for row in rows:
-        cells = [Text(str(row["place"] or "–")), Text(clean(row["source"]))]
+        cells = [Text(str(row["place"] or "–")), Text(clean(brief(row["source"])))]
         if "actual" in row:
             cells.append(Text(number("knn", row["actual"])))
         for name in shown:

@@ -56,7 +56,7 @@ def _deciding(sources: Sequence[Evidence]) -> tuple[tuple[str, ...], str]:
 
     A short probe is the real thing made short, and kNN on the source's features the cheapest score that told trained
     sources from random ones. No kernel figure decides, although the smallest eigenvalue of the source's kernel put
-    sources that were trained alike in order (Spearman 0.77 to 0.92 for frames): over sources of unlike make it follows
+    sources that were trained alike in order (Spearman 0.77 to 0.87 for frames): over sources of unlike make it follows
     the scale of their gradients, and stood highest for random networks (docs/lab/2026-11-22-ranking.md).
     """
     if any(s.scores.get("knn") is not None for s in sources):
