@@ -9,24 +9,37 @@ def seen(name, *, full=True, chance=False, **scores):
     return Evidence(name=name, scores=scores, full_rank=full, at_chance=chance)
 
 
-def test_probe_and_neighbours_decide_and_no_kernel_figure():
-    """A random network had the largest eigenvalues of all."""
+def test_gradient_flow_and_neighbours_decide():
+    """A random network had the largest eigenvalues of all, so neither source nor program lambda_min is asked."""
     order, reason = recommend([
-        seen("a", knn=0.4, probe_accuracy=0.6, source_lambda_min=9.0, gf_loss=0.0),
-        seen("b", knn=0.5, probe_accuracy=0.7, source_lambda_min=1.0, gf_loss=1.0),
-        seen("c", knn=0.6, probe_accuracy=0.5, source_lambda_min=5.0, gf_loss=0.5),
+        seen("a", knn=0.4, gf_loss=0.1, source_lambda_min=9.0, probe_accuracy=0.1),
+        seen("b", knn=0.6, gf_loss=0.2, source_lambda_min=1.0, probe_accuracy=0.2),
+        seen("c", knn=0.5, gf_loss=0.5, source_lambda_min=5.0, probe_accuracy=0.9),
     ])  # fmt: skip
-    assert order == ["b", "c", "a"]  # mean ranks 1.5, 2, 2.5
-    assert "probe accuracy and kNN" in reason
+    assert order == ["b", "a", "c"]  # mean ranks 1.5, 2, 2.5
+    assert "gradient-flow loss and kNN" in reason
 
 
-def test_without_features_leep_stands_in():
+def test_equal_mean_ranks_go_by_the_probe():
+    order, _ = recommend([seen("a", knn=0.4, gf_loss=0.1, probe_accuracy=0.5),
+                          seen("b", knn=0.5, gf_loss=0.2, probe_accuracy=0.6)])  # fmt: skip
+    assert order == ["b", "a"]
+
+
+def test_without_features_the_probe_stands_in():
     order, reason = recommend([
-        seen("a", leep=-1.0, probe_accuracy=0.6),
-        seen("b", leep=-2.0, probe_accuracy=0.5),
+        seen("a", gf_loss=0.1, probe_accuracy=0.6),
+        seen("b", gf_loss=0.2, probe_accuracy=0.5),
     ])  # fmt: skip
     assert order == ["a", "b"]
-    assert "probe accuracy and LEEP" in reason
+    assert "gradient-flow loss and probe accuracy" in reason
+
+
+def test_sources_at_chance_do_not_count_among_the_others():
+    """A twin with a flow loss of zero must not push a trained source's rank down."""
+    twins = [seen(f"twin {i}", knn=0.55, gf_loss=0.0, probe_accuracy=0.1, chance=True) for i in range(5)]
+    real = [seen("a", knn=0.6, gf_loss=0.2, probe_accuracy=0.5), seen("b", knn=0.5, gf_loss=0.1, probe_accuracy=0.4)]
+    assert recommend(twins + real)[0][:2] == recommend(real)[0] == ["a", "b"]
 
 
 def test_a_probe_at_chance_never_stands_above_one_that_is_not():
@@ -44,7 +57,7 @@ def test_missing_scores_come_last_and_are_said():
         seen("b", knn=None, probe_accuracy=0.6),
     ])  # fmt: skip
     assert order == ["b", "a"]
-    assert "No source has a LEEP" in reason
+    assert "No source has a gradient-flow loss" in reason
     order, _ = recommend([
         seen("a", knn=None, probe_accuracy=0.5),
         seen("b", knn=0.1, probe_accuracy=0.5),

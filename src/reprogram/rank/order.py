@@ -40,28 +40,35 @@ def recommend(sources: Sequence[Evidence]) -> tuple[list[str], str]:
     """
     names, why = _deciding(sources)
     used = [name for name in names if any(s.scores.get(name) is not None for s in sources)]
-    places = [ranks([s.scores.get(name) for s in sources], higher=SCORES[name].higher) for name in used]
-    mean = [sum(column) / len(used) for column in zip(*places, strict=True)] if used else [0.0] * len(sources)
-
-    def key(i: int) -> tuple[bool, float, float, int]:
-        probe = sources[i].scores.get("probe_accuracy")
-        return bool(sources[i].at_chance), mean[i], -(probe if probe is not None else -1.0), i
-
-    order = [sources[i].name for i in sorted(range(len(sources)), key=key)]
+    order = [
+        s.name for chance in (False, True) for s in _group([s for s in sources if bool(s.at_chance) == chance], used)
+    ]
     return order, _sentence(used, [n for n in names if n not in used], why, sources)
+
+
+def _group(sources: Sequence[Evidence], used: Sequence[str]) -> list[Evidence]:
+    """Sources by their mean rank among themselves; equal ones by the probe, then as they were given."""
+    places = [ranks([s.scores.get(name) for s in sources], higher=SCORES[name].higher) for name in used]
+
+    def key(i: int) -> tuple[float, float, int]:
+        probe = sources[i].scores.get("probe_accuracy")
+        return sum(column[i] for column in places), -(probe if probe is not None else -1.0), i
+
+    return [sources[i] for i in sorted(range(len(sources)), key=key)]
 
 
 def _deciding(sources: Sequence[Evidence]) -> tuple[tuple[str, ...], str]:
     """The scores that decide, and why these. The rule; change it here.
 
-    A short probe is the real thing made short, and kNN on the source's features the cheapest score that told trained
-    sources from random ones. No kernel figure decides, although the smallest eigenvalue of the source's kernel put
-    sources that were trained alike in order (Spearman 0.77 to 0.87 for frames): over sources of unlike make it follows
-    the scale of their gradients, and stood highest for random networks (docs/lab/2026-11-22-ranking.md).
+    The loss of gradient flow is what the program's kernel predicts; it chose best among trained sources, but random
+    networks have the smallest of all. kNN on the source's features tells random from trained, and the probe puts last
+    what learns nothing. Of nine rules tried on four rankings this one lost least (0, 0, 0 and 7 points of accuracy
+    against the best source), and it was chosen after seeing them (docs/lab/2026-11-22-ranking.md).
     """
     if any(s.scores.get("knn") is not None for s in sources):
-        return ("probe_accuracy", "knn"), "a short probe and the neighbours told trained sources from random ones"
-    return ("probe_accuracy", "leep"), "a short probe is the real thing made short, and no source has features"
+        why = "the one says how fast the program can learn, the other tells trained sources from random ones"
+        return ("gf_loss", "knn"), why
+    return ("gf_loss", "probe_accuracy"), "no source has features for neighbours"
 
 
 def ranks(values: Sequence[float | None], *, higher: bool) -> list[float]:
