@@ -528,3 +528,17 @@ def test_a_label_mapping_over_few_source_classes_caps_the_rank():
     assert found.outputs == rank < 3
     assert found.cap == 5 * rank and found.spectrum().rank <= 5 * rank
     assert source_kernel_of(program, x).cap == 5 * rank
+
+
+@pytest.mark.parametrize("method", ["vp", "fc", "linear_probe"])
+def test_products_with_the_stored_jacobian(method):
+    """K v without K, and the density of eigenvalues from such products."""
+    from reprogram.ntk import density
+
+    program, x = built(method)
+    found = jacobian(program, x)
+    kernel = found.gram()
+    v = torch.randn(15, dtype=torch.float64)
+    assert torch.allclose(found.product(v), kernel @ v, rtol=1e-9)
+    mean = density(found.product, 15, probes=40, steps=15).expect(lambda t: t)
+    assert abs(mean.value - float(kernel.diagonal().mean())) <= 5 * mean.error + 1e-9

@@ -89,6 +89,23 @@ class Jacobian:
             return rows_spectrum(rows, cap=self.cap, jacobian_eps=self.precision)
         return spectrum(self.gram().view(n, targets, n, targets), cap=self.cap, jacobian_eps=self.precision)
 
+    def product(self, vector: Tensor) -> Tensor:
+        """``K v`` for v [NT], float64, without the kernel: what `lanczos.density` asks for where K does not fit."""
+        n, targets = self.scores.shape
+        v = vector.double().view(n, targets, 1)
+        total = torch.zeros(n, targets, dtype=torch.float64, device=vector.device)
+        for part in self.parts.values():
+            rows = part.rows.double()
+            if part.eye:
+                total += torch.einsum("nr,tr->nt", rows[:, 0], torch.einsum("nt,nr->tr", v[..., 0], rows[:, 0]))
+            elif part.factor is not None:
+                factor = part.factor.double()
+                pulled = torch.einsum("nr,nq->rq", (rows * v).sum(1), factor)
+                total += torch.einsum("ntr,nr->nt", rows, factor @ pulled.T)
+            else:
+                total += rows @ (rows * v).sum((0, 1))
+        return total.flatten()
+
     def slope(self, direction: Tensor) -> float:
         """``|J^T d|^2`` for a direction d, [N, T]: the squared gradient of a loss whose derivative by the scores is d.
 
