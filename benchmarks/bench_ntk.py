@@ -2,14 +2,13 @@
 
 Set-up of the engine ratios: a CNN with three 3x3 convolutions of width 64 on 3 x 32 x 32, T = 10, float32; "s2" has
 stride 2 in each convolution, "s1" stride 1; one thread (two for the rest). Peak memory is the growth of a fresh
-process's resident set over the one that has everything loaded and has made a small kernel already. Deviations are from
-the contraction in float64.
+process's resident set over the one that has everything loaded and has made a small kernel already. Deviations are
+between engines, all in float32: against float64 a single ReLU that flips shows more (2e-4) than any engine's rounding.
 
     python -m benchmarks.bench_ntk [--quick]
 """
 
 import argparse
-import copy
 import json
 import statistics
 import subprocess
@@ -122,13 +121,6 @@ def _memory(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def truth(program: Program, x: Tensor, what: str) -> Tensor:
-    """The contraction in float64, the reference of all deviations."""
-    net = copy.deepcopy(program.source.module).double()
-    twin = Program([Additive(full_mask(32)).double()], rp.wrap(net, input_shape=(3, 32, 32)), Identity(10))
-    return contraction(twin, x.double(), what)
-
-
 def engines(quick: bool) -> list[dict[str, object]]:
     """Time and memory of each engine over ours."""
     rows: list[dict[str, object]] = []
@@ -136,23 +128,23 @@ def engines(quick: bool) -> list[dict[str, object]]:
     cases += [] if quick else [("program", 1, 32), ("source", 1, 32)]
     for what, stride, samples in cases:
         program, x = setup(stride, samples)
-        exact = truth(program, x, what)
+        exact = ours(program, x, what)
         jobs = {name: (lambda e=engine, p=program, x=x, w=what: e(p, x, w)) for name, engine in ENGINES.items()
                 if name != "products"}  # fmt: skip
-        mine_off, theirs_off = (off(e(program, x, what), exact) for e in (ours, contraction))
+        deviation = off(contraction(program, x, what), exact)
         seconds = interleaved(jobs, runs=2 if quick else 5, warmup=1)
         few = x[: 4 if quick else 8]  # N^2 passes: timed on few samples and set against ours by pairs of samples
         start = time.perf_counter()
         slow = products(program, few, what)
         slow_seconds = (time.perf_counter() - start) * (samples / len(few)) ** 2
-        assert off(slow, exact[: len(few), :, : len(few)]) < 1e-5
+        deviation = max(deviation, off(slow, exact[: len(few), :, : len(few)]))
         mine = peak("ours", what, stride, samples)
         rows.append({
             "kernel": what, "stride": stride, "N": samples, "ours_s": statistics.median(seconds["ours"]),
             "contraction/ours": ratio(seconds["contraction"], seconds["ours"]),
             "products/ours (extrapolated)": slow_seconds / statistics.median(seconds["ours"]),
             "ours_MB": mine / 1e6, "contraction/ours memory": peak("contraction", what, stride, samples) / mine,
-            "ours off float64": f"{mine_off:.1e}", "contraction off float64": f"{theirs_off:.1e}",
+            "largest deviation": f"{deviation:.1e}",
         })  # fmt: skip
     return rows
 
