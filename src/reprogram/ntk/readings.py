@@ -17,7 +17,7 @@ WORDS = {
     "gf_loss": (
         "loss of gradient flow",
         "The squared loss a sample that is left after gradient flow for a time of 10, if the kernel stayed as it is.",
-        f"The best single figure for programs of full rank in the replication, weaker for frames. {RANKS}",
+        f"It chose best among trained sources; random networks had the smallest of all. {RANKS}",
     ),
     "gf_loss_relative": (
         "the same, time per mean eigenvalue",
