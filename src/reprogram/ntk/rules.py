@@ -225,12 +225,10 @@ def one_target(op: Operation, value: Tensor, grad: Tensor) -> Tensor:
         grad: [B, O, H, W] at the result.
     """
     g = grad.permute(0, 2, 3, 1).flatten(1, 2)  # [B, L, O]
-    found: list[Tensor] = []
-    if op.kind == "conv":
-        found.append(torch.bmm(g.transpose(1, 2), value).flatten(1))
-    elif op.weight:
-        found.append((g * value).sum(1))
-    return torch.cat([*found, g.sum(1)] if op.bias else found, 1)
+    bias = [g.sum(1)] if op.bias else []
+    if op.kind == "conv":  # columns in the order of `pieces`, so that tiles of either way fit together
+        return torch.cat([*bias, torch.bmm(g.transpose(1, 2), value).flatten(1)], 1)
+    return torch.cat([*([(g * value).sum(1)] if op.weight else []), *bias], 1)
 
 
 WHOLE = frozenset({"conv", "batch_norm", "group_norm"})
