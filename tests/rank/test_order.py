@@ -5,8 +5,8 @@ import pytest
 from reprogram.rank.order import Evidence, ranks, recommend
 
 
-def seen(name, *, full=True, chance=False, **scores):
-    return Evidence(name=name, scores=scores, full_rank=full, at_chance=chance)
+def seen(name, *, chance=False, **scores):
+    return Evidence(name=name, scores=scores, at_chance=chance)
 
 
 def test_gradient_flow_and_neighbours_decide():
@@ -67,7 +67,7 @@ def test_missing_scores_come_last_and_are_said():
 
 def test_nothing_at_all():
     assert recommend([]) == ([], "In the order given, because no source has a score that could decide.")
-    assert recommend([seen("a", full=None), seen("b", full=None)])[0] == ["a", "b"]
+    assert recommend([seen("a"), seen("b")])[0] == ["a", "b"]
 
 
 @pytest.mark.parametrize("higher", [True, False])

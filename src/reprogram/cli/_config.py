@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reprogram._version import __version__
-from reprogram.cli._run import plain
 from reprogram.core.errors import ConfigError, say
+from reprogram.core.plain import plain
 
 
 class RunConfig(BaseModel):

@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import logging
-import math
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reprogram.core.errors import ConfigError, ReprogramError
+from reprogram.core.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -221,21 +221,6 @@ def to_json(value: object, *, indent: int | None = None) -> str:
     encoding = (_state.stdout or sys.stdout).encoding or ""
     utf8 = encoding.lower().replace("-", "") == "utf8"
     return json.dumps(plain(value), ensure_ascii=not utf8, indent=indent, allow_nan=False)
-
-
-def plain(value: Any) -> Any:
-    """The same as JSON knows it: no tuples, no infinities, text for the rest.
-
-    >>> plain({"a": (1, float("nan"))})
-    {'a': [1, None]}
-    """
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def clean(text: str) -> str:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.task import Sample
@@ -154,3 +154,9 @@ class Source(Protocol):
     def __call__(self, x: Tensor, input: "Input", *, features: bool = False) -> SourceOutput:
         """`f(I(x))`."""
         ...
+
+
+def local_module(source: Source) -> nn.Module | None:
+    """The module behind a source that runs here; None for one that has none, such as an endpoint."""
+    module = getattr(source, "module", None)  # not part of the protocol: most users of a source need no module
+    return module if isinstance(module, nn.Module) else None

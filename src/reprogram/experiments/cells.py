@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
+from reprogram.core.plain import plain
 from reprogram.store import write_atomic
 
 VERSION = 1
@@ -49,18 +49,3 @@ class Ledger:
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
-
-
-def plain(value: Any) -> Any:
-    """As JSON knows it; numbers that are not finite become None.
-
-    >>> plain({"a": (1, float("nan"))})
-    {'a': [1, None]}
-    """
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

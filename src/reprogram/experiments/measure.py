@@ -11,12 +11,13 @@ from torch import Tensor
 
 from reprogram.catalogue import build
 from reprogram.core.errors import ConfigError, ReprogramError
-from reprogram.core.program import Observing, Program
-from reprogram.core.source import Source
+from reprogram.core.program import Program
+from reprogram.core.source import Source, local_module
 from reprogram.experiments.options import Options
 from reprogram.experiments.zoo import Design, trained
 from reprogram.fit import FitOptions, evaluate, fit
 from reprogram.ntk import DiagnoseOptions
+from reprogram.ntk.diagnose import fit_mapping
 from reprogram.rank.diagnose import TargetSample, diagnose, target_sample
 from reprogram.sources import load_source
 from reprogram.tasks import Task, load_task
@@ -126,7 +127,7 @@ class Bench:
         program = build(cell.method, source, self.task, preset="paper", seed=cell.seed, **config)
         sample = target_sample(self.task, self.samples, cell.seed)
         row = _facts(cell, source) | self._kernels(cell, program, sample)
-        _map(program, sample)
+        fit_mapping(program, sample.x, sample.y)  # fitting makes its own anew
         row["before"] = evaluate(program, self.task.test).accuracy
         if extra is not None:
             row |= extra(program, sample.x, sample.y, self.options)
@@ -173,22 +174,13 @@ class Bench:
         }
 
 
-@torch.no_grad()
-def _map(program: Program, sample: TargetSample) -> None:
-    """Make a statistical label map from the kernel's samples; fitting makes its own anew."""
-    if isinstance(program.output, Observing):
-        said = program.source(sample.x, program.input, features=program.output.reads_features)
-        program.output.observe(said, sample.y)
-        program.output.refresh()
-
-
 def _facts(cell: Cell, source: Source) -> dict[str, Any]:
     known: dict[str, Any] = {"design": source.spec.ref, "family": source.spec.ref.partition("/")[0], "variant": ""}
     known |= {"depth": source.spec.depth or None, "width": source.spec.width}
     if isinstance(cell.source, Design):
         known = asdict(cell.source) | {"design": cell.source.design}
-    module = getattr(source, "module", None)
-    numbers = sum(p.numel() for p in module.parameters()) if isinstance(module, torch.nn.Module) else None
+    module = local_module(source)
+    numbers = sum(p.numel() for p in module.parameters()) if module is not None else None
     known |= {"source": source.spec.ref, "method": cell.method, "seed": cell.seed, "numbers": numbers}
     return known | {"source_accuracy": source.spec.accuracy}
 

@@ -14,7 +14,7 @@ import torch
 
 from reprogram._version import __version__
 from reprogram.core.errors import MissingExtraError
-from reprogram.experiments.cells import plain
+from reprogram.core.plain import plain
 from reprogram.experiments.claims import Claim, Row
 from reprogram.experiments.experiment import SCORES, Experiment, counts, of, values
 from reprogram.experiments.measure import settings

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from reprogram.core.errors import ConfigError, SourceError, say
 from reprogram.experiments.networks import FAMILIES, ArgmaxPool, Hard, quantise
+from reprogram.media import as_unit
 from reprogram.sources import ModuleSource, wrap
 from reprogram.store import read_tensors, write_tensors
 from reprogram.tasks import Split, Task
@@ -155,8 +156,7 @@ def _normalised(split: Split, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def _floats(split: Split, index: Tensor) -> Tensor:
-    x = split.fetch(index)
-    return x.float() / 255 if x.dtype is torch.uint8 else x.float()
+    return as_unit(split.fetch(index))
 
 
 @torch.no_grad()

@@ -209,3 +209,12 @@ def _shape_of(entry: _Entry) -> torch.Size:
 
 
 __all__ = ["Picture", "Samples", "as_samples", "read_image", "to_data_uri", "to_picture", "to_sample"]
+
+
+def as_unit(x: Tensor) -> Tensor:
+    """Pictures of uint8 or floats as floats in [0, 1].
+
+    >>> as_unit(torch.tensor([255], dtype=torch.uint8)), as_unit(torch.tensor([0.5]))
+    (tensor([1.]), tensor([0.5000]))
+    """
+    return x.float() / 255 if x.dtype is torch.uint8 else x.float()

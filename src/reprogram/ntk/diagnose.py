@@ -16,18 +16,17 @@ from torch import Tensor
 
 from reprogram.core.errors import ConfigError, DataError, say
 from reprogram.core.program import Observing, Program
+from reprogram.core.source import local_module
 from reprogram.ntk import dynamics
 from reprogram.ntk.diagnosis import Curves, Diagnosis
 from reprogram.ntk.follow import follow
 from reprogram.ntk.kernel import Jacobian, SourceKernel, jacobian, start_recording
-from reprogram.ntk.large import sketch_kernel
+from reprogram.ntk.large import TIME, sketch_kernel
 from reprogram.ntk.readings import of_sketch, readings
 from reprogram.ntk.signs import below_rounding, beyond_chance, duplicates, signs
 from reprogram.ntk.spectrum import Spectrum, spectrum
 from reprogram.ntk.sweep import CHUNK, check_source, frozen_in_time
 
-TIME = 10.0
-"""Gradient-flow time of the loss figures: a step of 0.01 for 1,000 steps, as in the replication."""
 NAMES = (
     "source_lambda_min", "source_lambda_max", "source_rank", "program_lambda_min", "program_lambda_max", "program_rank",
     "program_cap", "reachable", "gf_loss", "gf_loss_relative", "ce_rate", "alignment", "effective_rank", "condition",
@@ -122,7 +121,7 @@ class _Examination:
     def run(self, batches: Iterable[tuple[Tensor, Tensor]] | None) -> Diagnosis:
         with self._timed("mapping"):
             if self.options.fit_mapping:
-                self._fit_mapping()
+                fit_mapping(self.program, self.x, self.y, self.options.chunk)
         evidence = self._sweep()
         with self._timed("eigenvalues"):
             self._decompose(evidence)
@@ -136,7 +135,9 @@ class _Examination:
                 large = sketch_kernel(self.program, batches, chunk=self.options.chunk, seed=self.options.seed)
         with self._timed("following"):
             if self.options.follow and curves.predicted:
-                actual = follow(self.program, self.x, evidence.labels, curves.rate, self.options)
+                actual = follow(
+                    self.program, self.x, evidence.labels, curves.rate, self.options.follow, self.options.chunk
+                )
                 curves = replace(curves, actual=actual)
         found = self._diagnosis(evidence, values, facts, curves)
         return found if large is None else replace(found, sketch=large, readings=found.readings + of_sketch(large))
@@ -152,23 +153,11 @@ class _Examination:
         if int(self.y.max()) >= found:
             raise DataError(say("y", f"must be class numbers below {found}", int(self.y.max())))
 
-    @torch.no_grad()
-    def _fit_mapping(self) -> None:
-        output = self.program.output
-        if not isinstance(output, Observing):
-            return
-        output.forget()
-        for rows in torch.arange(len(self.x)).split(self.options.chunk):
-            said = self.program.source(self.x[rows].to(self.program.source.device), self.program.input,
-                                       features=output.reads_features)  # fmt: skip
-            output.observe(said, self.y[rows].to(said.logits.device))
-        output.refresh()
-
     def _sweep(self) -> _Evidence:
         wanted = min(self.options.source_samples, len(self.x))
         source = recording = None
         with self._timed("sweep"):
-            if wanted and isinstance(getattr(self.program.source, "module", None), torch.nn.Module):
+            if wanted and local_module(self.program.source) is not None:
                 recording = start_recording(self.program, self.x, wanted)
             found = jacobian(self.program, self.x, chunk=self.options.chunk,
                              recording=recording.taps if recording else None)  # fmt: skip
@@ -208,6 +197,26 @@ class _Examination:
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start
+
+
+@torch.no_grad()
+def fit_mapping(program: Program, x: Tensor, y: Tensor, chunk: int = CHUNK) -> None:
+    """Make a statistical output map from N labelled samples, as training would at its start; others stay.
+
+    Args:
+        program: whose output map is meant.
+        x: [N, ...].
+        y: [N] class numbers.
+        chunk: samples to a forward pass.
+    """
+    output = program.output
+    if not isinstance(output, Observing):
+        return
+    output.forget()
+    for rows in torch.arange(len(x)).split(chunk):
+        said = program.source(x[rows].to(program.source.device), program.input, features=output.reads_features)
+        output.observe(said, y[rows].to(said.logits.device))
+    output.refresh()
 
 
 def _values(evidence: _Evidence, seed: int) -> tuple[dict[str, float | None], dict[str, float]]:
@@ -281,7 +290,6 @@ def _limits(evidence: _Evidence) -> list[str]:
         slow = f"{source.parameters - source.layerwise:,} of the source's {source.parameters:,} numbers"
         which = ", ".join(source.rest[:3])
         limits.append(f"{slow} went through autograd one output at a time ({which}, …): right, but slow.")
-    targets = found.scores.shape[1]
     if found.outputs < targets:
         limits.append(f"The label mapping can move only {found.outputs} of the {targets} targets independently: the "
                       "source puts these pictures into too few of its classes. No kernel read through it has full "

@@ -1,7 +1,6 @@
 """The actual training curve beside the predicted one: full-batch gradient descent on the squared loss."""
 
 import math
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,22 +9,7 @@ from reprogram.core.program import Program
 from reprogram.ntk.sweep import exact_products
 
 
-@runtime_checkable
-class Chunked(Protocol):
-    """What is read of the options."""
-
-    @property
-    def follow(self) -> int:
-        """Steps."""
-        ...
-
-    @property
-    def chunk(self) -> int:
-        """Samples to a forward pass."""
-        ...
-
-
-def follow(program: Program, x: Tensor, labels: Tensor, rate: float, options: Chunked) -> tuple[float, ...]:
+def follow(program: Program, x: Tensor, labels: Tensor, rate: float, steps: int, chunk: int) -> tuple[float, ...]:
     """Train for some steps and note the loss a sample, ``sum (F - Y)^2 / 2 N``, before every step.
 
     The program is left as it then is; `diagnose` puts it back. Ends early when the loss is no longer finite.
@@ -35,15 +19,16 @@ def follow(program: Program, x: Tensor, labels: Tensor, rate: float, options: Ch
         x: [N, ...] samples.
         labels: [N, T] centred labels.
         rate: the step size, below 2 / lambda_max of the kernel.
-        options: how many steps, in what chunks.
+        steps: how many.
+        chunk: samples to a forward pass.
     """
     learned = [p for p in program.parameters() if p.requires_grad]
     losses: list[float] = []
     with exact_products():
-        for step in range(options.follow + 1):
+        for step in range(steps + 1):
             loss, grads = 0.0, [torch.zeros_like(p) for p in learned]
-            for rows in torch.arange(len(x)).split(options.chunk):
-                with torch.set_grad_enabled(step < options.follow):
+            for rows in torch.arange(len(x)).split(chunk):
+                with torch.set_grad_enabled(step < steps):
                     gap = program(x[rows].to(program.source.device)) - labels[rows].to(program.source.device)
                     part = gap.square().sum() / 2
                 if part.requires_grad:

@@ -21,7 +21,7 @@ from reprogram.core.taxonomy import Alignment
 from reprogram.ntk.memory import check_memory
 from reprogram.ntk.pull import Pulled
 from reprogram.ntk.recording import Recording, module_of, rest_gram, survey
-from reprogram.ntk.spectrum import Spectrum, gram, rows_spectrum, spectrum
+from reprogram.ntk.spectrum import Spectrum, gram, product_gram, rows_spectrum, spectrum
 from reprogram.ntk.sweep import CHUNK, Tile, check_source, exact_products, frozen_in_time, precision_of, sweep
 from reprogram.outputs import Identity
 
@@ -73,10 +73,7 @@ class Jacobian:
                 eye = torch.eye(targets, dtype=torch.float64, device=part.rows.device)
                 mine = torch.einsum("nm,ts->ntms", gram(part.rows), eye).reshape(n * targets, -1)
             else:
-                mine = gram(part.rows)
-            if part.factor is not None:
-                inner = gram(part.factor.unsqueeze(1))
-                mine.view(n, targets, n, targets).mul_(inner.view(n, 1, n, 1))
+                mine = gram(part.rows) if part.factor is None else product_gram(part.rows, part.factor)
             total = mine if total is None else total.add_(mine)
         return total if total is not None else torch.zeros(n * targets, n * targets, dtype=torch.float64)
 
@@ -91,19 +88,16 @@ class Jacobian:
 
     def product(self, vector: Tensor) -> Tensor:
         """``K v`` for v [NT], float64, without the kernel: what `lanczos.density` asks for where K does not fit."""
-        n, targets = self.scores.shape
-        v = vector.double().view(n, targets, 1)
-        total = torch.zeros(n, targets, dtype=torch.float64, device=vector.device)
+        v = vector.double().view(self.scores.shape)
+        total = torch.zeros_like(v)
         for part in self.parts.values():
-            rows = part.rows.double()
+            rows, pulled = part.rows.double(), _pulled_back(part, v)
             if part.eye:
-                total += torch.einsum("nr,tr->nt", rows[:, 0], torch.einsum("nt,nr->tr", v[..., 0], rows[:, 0]))
+                total += rows[:, 0] @ pulled.T
             elif part.factor is not None:
-                factor = part.factor.double()
-                pulled = torch.einsum("nr,nq->rq", (rows * v).sum(1), factor)
-                total += torch.einsum("ntr,nr->nt", rows, factor @ pulled.T)
+                total += torch.einsum("ntr,nr->nt", rows, part.factor.double() @ pulled.T)
             else:
-                total += rows @ (rows * v).sum((0, 1))
+                total += rows @ pulled
         return total.flatten()
 
     def slope(self, direction: Tensor) -> float:
@@ -111,16 +105,15 @@ class Jacobian:
 
         No kernel and no further backward pass is needed for it.
         """
-        total = 0.0
-        for part in self.parts.values():
-            rows, d = part.rows.double(), direction.double().to(part.rows.device)
-            weights = d.unsqueeze(2) * rows  # [N, T, R]
-            if part.factor is not None:
-                found = torch.einsum("nr,nq->rq", weights.sum(1), part.factor.double())
-            else:
-                found = weights.sum(0) if part.eye else weights.sum((0, 1))
-            total += float(found.square().sum())
-        return total
+        return sum(float(_pulled_back(part, direction).square().sum()) for part in self.parts.values())
+
+
+def _pulled_back(part: Pulled, direction: Tensor) -> Tensor:
+    """``J^T d`` of one part for d [N, T], float64: [T, R] of a linear output, [R, Q] with a factor, else [R]."""
+    weights = direction.double().to(part.rows.device).unsqueeze(2) * part.rows.double()  # [N, T, R]
+    if part.factor is not None:
+        return torch.einsum("nr,nq->rq", weights.sum(1), part.factor.double())
+    return weights.sum(0) if part.eye else weights.sum((0, 1))
 
 
 def jacobian(program: Program, x: Tensor, *, chunk: int = CHUNK, recording: Recording | None = None) -> Jacobian:
@@ -180,9 +173,7 @@ class _Rows:
         return Jacobian(torch.cat(self.said), scores, whole, precision_of(program), outputs)
 
 
-def program_kernel(
-    program: Program, x: Float[Tensor, " n ..."] | Tensor, *, chunk: int = CHUNK
-) -> Float[Tensor, " n target n target"]:
+def program_kernel(program: Program, x: Tensor, *, chunk: int = CHUNK) -> Float[Tensor, " n target n target"]:
     """The program's kernel, [N, T, N, T] float64.
 
     Args:

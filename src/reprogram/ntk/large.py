@@ -13,7 +13,7 @@ from reprogram.ntk.sketch import Sketch, SketchResult
 from reprogram.ntk.sweep import CHUNK, Tile, sweep
 
 TIME = 10.0
-"""Gradient-flow time of the loss figures, as in `diagnose`."""
+"""Gradient-flow time of the loss figures: a step of 0.01 for 1,000 steps, as in the replication."""
 
 
 def sketch_kernel(

@@ -75,7 +75,7 @@ def _one_by_one(edit: nn.Module, sample: Tensor, seeds: Tensor) -> Tensor:
     learned = [p for p in edit.parameters() if p.requires_grad]
     with torch.enable_grad():
         result = edit(sample.detach().unsqueeze(0))[0]
-    return torch.stack([_flat(torch.sum(result * seed), learned) for seed in seeds])
+    return torch.stack([flat_gradient(torch.sum(result * seed), learned) for seed in seeds])
 
 
 def output_rows(output: Output, said: SourceOutput) -> Pulled:
@@ -92,13 +92,16 @@ def output_rows(output: Output, said: SourceOutput) -> Pulled:
     learned = [p for p in output.parameters() if p.requires_grad]
     batch = len(said.logits)
     with torch.enable_grad():
-        rows = [torch.stack([_flat(y, learned) for y in output(_row(said, n))[0]]) for n in range(batch)]
+        rows = [torch.stack([flat_gradient(y, learned) for y in output(_row(said, n))[0]]) for n in range(batch)]
     return Pulled(_precise(torch.stack(rows)), route="autograd, one output at a time")
 
 
-def _flat(y: Tensor, learned: Sequence[nn.Parameter]) -> Tensor:
-    grads = torch.autograd.grad(y, learned, retain_graph=True, allow_unused=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(learned, grads, strict=True)])
+def flat_gradient(y: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+    """The gradient of a scalar as one vector, [P]; zeros where it does not depend on a number."""
+    grads: Sequence[Tensor | None] = [None] * len(numbers)
+    if y.requires_grad:
+        grads = torch.autograd.grad(y, numbers, retain_graph=True, allow_unused=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(numbers, grads, strict=True)])
 
 
 def _row(said: SourceOutput, n: int) -> SourceOutput:

@@ -16,9 +16,10 @@ from torch.func import functional_call
 
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.program import Program
-from reprogram.core.source import Source
+from reprogram.core.source import Source, local_module
+from reprogram.ntk.pull import flat_gradient
 from reprogram.ntk.rules import RULES, WHOLE, Call, Operation, Piece, Positions, Product, one_target, pieces, prepared
-from reprogram.ntk.spectrum import gram
+from reprogram.ntk.spectrum import gram, product_gram
 from reprogram.ntk.uses import Use, Watch
 
 TILE = 5
@@ -31,8 +32,8 @@ def module_of(source: Source) -> nn.Module:
     Raises:
         CapabilityError: it has none here, so its parameters cannot be differentiated.
     """
-    module = getattr(source, "module", None)
-    if not isinstance(module, nn.Module):
+    module = local_module(source)
+    if module is None:
         requirement = "must be a module in memory for a kernel of its parameters"
         raise CapabilityError(say("source", requirement, source.spec.ref, "Take the program kernel alone."))
     return module
@@ -157,10 +158,7 @@ def _of(use: Use, grad: Tensor | None) -> Tensor:
 
 def _add(total: Tensor | None, piece: Piece) -> Tensor:
     if isinstance(piece, Product):
-        n, targets = piece.rows.shape[:2]
-        inner = gram(piece.factor.unsqueeze(1))
-        outer = gram(piece.rows.flatten(2)).view(n, targets, n, targets)
-        part = outer.mul_(inner.view(n, 1, n, 1)).view(n * targets, -1)
+        part = product_gram(piece.rows, piece.factor)
     elif isinstance(piece, Positions):
         part = _over_positions(piece)
     else:
@@ -249,7 +247,7 @@ def rest_gram(program: Program, x: Tensor, names: Sequence[str]) -> Tensor:
     rows: list[Tensor] = []
     for sample in x.to(program.source.device).split(1):
         scores = _with(program, module, numbers, sample)[0]
-        rows.append(torch.stack([_row(score, list(numbers.values())) for score in scores]))
+        rows.append(torch.stack([flat_gradient(score, list(numbers.values())) for score in scores]))
     return gram(torch.stack(rows))
 
 
@@ -272,10 +270,3 @@ def _with(program: Program, module: nn.Module, numbers: dict[str, Tensor], x: Te
         message = say("source", "must be a module whose parameters can be stood in for", type(module).__name__,
                       f"It said: {problem}")  # fmt: skip
         raise CapabilityError(message) from problem
-
-
-def _row(score: Tensor, like: Sequence[Tensor]) -> Tensor:
-    grads: Sequence[Tensor | None] = [None] * len(like)
-    if score.requires_grad:
-        grads = torch.autograd.grad(score, like, retain_graph=True, allow_unused=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(grads, like, strict=True)])

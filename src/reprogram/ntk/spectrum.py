@@ -203,6 +203,21 @@ def gram(
     return result if right is not None else _mirror(result)
 
 
+def product_gram(
+    rows: Float[Tensor, " sample target row"], factor: Float[Tensor, " sample factor"]
+) -> Float[Tensor, " size size"]:
+    """The Gram matrix of the outer products of each row and its sample's factor, which are never formed, `[NT, NT]`.
+
+    >>> product_gram(torch.tensor([[[1.0], [2.0]]]), torch.tensor([[3.0, 4.0]]))
+    tensor([[ 25.,  50.],
+            [ 50., 100.]], dtype=torch.float64)
+    """
+    n, targets = rows.shape[:2]
+    outer = gram(rows)
+    outer.view(n, targets, n, targets).mul_(gram(factor).view(n, 1, n, 1))
+    return outer
+
+
 @torch.no_grad()
 def spectrum(
     kernel: Float[Tensor, " *shape"], *, cap: int | None = None, eps: float | None = None, jacobian_eps: float = SINGLE

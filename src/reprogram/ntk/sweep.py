@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from reprogram.core.errors import CapabilityError, DataError, say
 from reprogram.core.program import Edit, Input, Program
-from reprogram.core.source import Capability, Source, SourceOutput
+from reprogram.core.source import Capability, Source, SourceOutput, local_module
 from reprogram.core.taxonomy import Location
 from reprogram.ntk.pull import Pulled, output_rows, pulled
 from reprogram.ntk.recording import Recording
@@ -151,8 +151,8 @@ def check_source(source: Source) -> None:
     if Capability.GRADIENTS not in source.capabilities:
         remedy = "ntk.zeroth_order_kernel estimates a kernel from outputs alone."
         raise CapabilityError(say("source", "must give gradients for a kernel", source.spec.ref, remedy))
-    module = getattr(source, "module", None)
-    for path, layer in module.named_modules() if isinstance(module, nn.Module) else ():
+    module = local_module(source)
+    for path, layer in module.named_modules() if module is not None else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
             raise CapabilityError(say(path, "must not use the statistics of the batch, which couple its samples",
                                       "a batch norm without running statistics"))  # fmt: skip
@@ -179,8 +179,8 @@ def _check_apart(program: Program, x: Tensor) -> None:
 def precision_of(program: Program) -> float:
     """The coarsest float arithmetic between a program's input and its scores, as eps."""
     kinds = [p.dtype for p in program.parameters()]
-    module = getattr(program.source, "module", None)
-    if isinstance(module, nn.Module):
+    module = local_module(program.source)
+    if module is not None:
         kinds += [p.dtype for p in module.parameters()]
     return max((torch.finfo(k).eps for k in kinds if k.is_floating_point), default=torch.finfo(torch.float32).eps)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from reprogram.core.errors import ConfigError, say
+from reprogram.core.plain import plain
 from reprogram.store import write_atomic
 
 FORMAT = 1
@@ -63,18 +63,3 @@ class Cells:
         if path is not None:
             whole = {"format": FORMAT, "key": plain(key), "result": plain(result)}
             write_atomic(path, json.dumps(whole, indent=1, allow_nan=False).encode())
-
-
-def plain(value: Any) -> Any:
-    """The same as JSON knows it; numbers that are not finite become None.
-
-    >>> plain({1: (0.5, float("inf"), Path("a"))})
-    {'1': [0.5, None, 'a']}
-    """
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reprogram.core.errors import ReprogramError
 from reprogram.core.program import Input
-from reprogram.core.source import Capability, Source
+from reprogram.core.source import Capability, Source, local_module
 from reprogram.inputs import Place
 from reprogram.rank import scores
 
@@ -94,8 +94,8 @@ def facts(source: Source, *, twin: bool = False) -> Found:
         twin: it has random weights, so that its accuracy is not the one published.
     """
     spec = source.spec
-    module = getattr(source, "module", None)
-    size = sum(p.numel() for p in module.parameters()) if isinstance(module, nn.Module) else None
+    module = local_module(source)
+    size = sum(p.numel() for p in module.parameters()) if module is not None else None
     found: dict[str, float | None] = {
         "source_accuracy": None if twin else spec.accuracy,
         "parameters": size,

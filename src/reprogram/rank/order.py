@@ -13,13 +13,11 @@ class Evidence:
     Attributes:
         name: of the source.
         scores: None for one that it does not have.
-        full_rank: whether its program kernel has full numerical rank; None without a diagnosis.
         at_chance: whether its probe is no better than a constant answer; None without a probe.
     """
 
     name: str
     scores: Mapping[str, float | None]
-    full_rank: bool | None
     at_chance: bool | None
 
 
@@ -33,7 +31,7 @@ def recommend(sources: Sequence[Evidence]) -> tuple[list[str], str]:
         Their names, and a sentence or two on how they were ordered and why.
 
     >>> def seen(name, accuracy, chance=False):
-    ...     return Evidence(name=name, scores={"probe_accuracy": accuracy}, full_rank=None, at_chance=chance)
+    ...     return Evidence(name=name, scores={"probe_accuracy": accuracy}, at_chance=chance)
     >>> order, reason = recommend([seen("a", 0.5), seen("b", 0.7), seen("twin", 0.9, chance=True)])
     >>> order
     ['b', 'a', 'twin']

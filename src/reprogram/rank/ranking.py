@@ -8,9 +8,9 @@ from typing import Any
 from zlib import crc32
 
 from reprogram.core.errors import ConfigError, ReprogramError, SourceError, say
+from reprogram.core.plain import plain
 from reprogram.core.source import Source
 from reprogram.rank.agreement import Agreement, agreement
-from reprogram.rank.cells import plain
 from reprogram.rank.names import SCORES
 from reprogram.rank.options import RankOptions
 from reprogram.rank.order import Evidence, recommend
@@ -232,9 +232,7 @@ def _ordered(measured: Sequence[Measured]) -> tuple[tuple[RankRow, ...], str]:
     """Rows in the recommended order, and the reason."""
     fate = {one.name: _verdict(one) for one in measured}
     ranked = [one for one in measured if fate[one.name] is None]
-    order, reason = recommend(
-        [Evidence(name=one.name, scores=one.scores, full_rank=one.full_rank, at_chance=one.at_chance) for one in ranked]
-    )
+    order, reason = recommend([Evidence(name=one.name, scores=one.scores, at_chance=one.at_chance) for one in ranked])
     rows = [_row(one, order.index(one.name) + 1 if one in ranked else None, fate[one.name]) for one in measured]
     return tuple(sorted(rows, key=lambda row: (row.position is None, row.position))), reason
 

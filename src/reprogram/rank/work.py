@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from reprogram.catalogue import build, find, make_config
 from reprogram.core.errors import ConfigError, ReprogramError, say
+from reprogram.core.plain import plain
 from reprogram.core.program import Program
 from reprogram.core.source import Source
 from reprogram.fit import FitOptions, fit
 from reprogram.inputs import Place
+from reprogram.media import as_unit
 from reprogram.ntk import DiagnoseOptions
 from reprogram.ntk.diagnose import digest
-from reprogram.rank.cells import Cells, plain
+from reprogram.rank.cells import Cells
 from reprogram.rank.diagnose import diagnose, target_sample
 from reprogram.rank.glance import facts, glance, transferability
 from reprogram.rank.options import RankOptions
@@ -109,8 +110,7 @@ class Worker:
     def placed(self, source: Source) -> Tensor:
         """The sample on the source's canvas, [N, channel, height, width] in [0, 1]."""
         size = source.spec.canvas(getattr(self._settings(source), "canvas", None))
-        x = self.sample.x
-        return Place(size, size)(x.float() / 255 if x.dtype is torch.uint8 else x)
+        return Place(size, size)(as_unit(self.sample.x))
 
     # -- parts -----------------------------------------------------------------------------------------------------
 

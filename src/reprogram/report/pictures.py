@@ -13,7 +13,7 @@ from torch import Tensor
 from reprogram.core.program import Edit, Input, Program
 from reprogram.core.source import Source
 from reprogram.inputs import Additive, Patch, Place, SampleMask
-from reprogram.media import to_data_uri, to_picture
+from reprogram.media import as_unit, to_data_uri, to_picture
 from reprogram.tasks import Split, Task
 
 SIDE = 224
@@ -83,7 +83,7 @@ def samples(program: Program, task: Task, place: Place | None, count: int = 9) -
     split = shown_split(task)
     index = _draw(split, count)
     x = split.fetch(index).to(program.source.device)
-    plain = _unit(x)
+    plain = as_unit(x)
     scores = program(x).float().softmax(-1)
     before = _top(program.source, plain, Input(place))
     after = _top(program.source, plain, program.input)
@@ -142,7 +142,7 @@ def _additive(edit: Additive, count: int, where: str, std: Tensor) -> Learned:
 @torch.no_grad()
 def _sample_mask(edit: SampleMask, count: int, program: Program, task: Task, std: Tensor) -> Learned:
     split = shown_split(task)
-    x = _unit(split.fetch(_draw(split, 4)).to(program.source.device))
+    x = as_unit(split.fetch(_draw(split, 4)).to(program.source.device))
     masks = edit.mask(_reaching(edit, program, x)).cpu()
     low, high = float(masks.min()), float(masks.max())
     shown = [
@@ -215,10 +215,6 @@ def _top(source: Source, x: Tensor, input: Input, count: int = 3) -> list[list[G
 def _draw(split: Split, count: int) -> Tensor:
     """Random rows, the same for every report on this split."""
     return torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count]
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x.float() / 255 if x.dtype is torch.uint8 else x.float()
 
 
 def _statistics(source: Source, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -286,9 +286,7 @@ def _calibrate(source: ModuleSource, images: Tensor) -> None:
         norm.momentum = None  # the plain mean over batches
         norm.train()
     try:
-        x = images.to(source.device)
-        x = x.float().div_(255) if x.dtype is torch.uint8 else x
-        source.module(torch.addcmul(source._shift, x, source._scale))
+        source(images.to(source.device), Input())
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

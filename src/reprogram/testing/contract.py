@@ -14,7 +14,7 @@ from reprogram.catalogue import build, make_config, setting_names
 from reprogram.core.errors import ConfigError
 from reprogram.core.method import Method, Recipe
 from reprogram.core.program import Program
-from reprogram.core.source import Source
+from reprogram.core.source import Source, local_module
 from reprogram.fit import FitOptions, fit
 from reprogram.store import read, restore, save
 from reprogram.tasks import Task
@@ -66,8 +66,8 @@ def _check_card(method: Method, program: Program) -> None:
 def _check_gradients(program: Program, task: Task) -> None:
     source = program.source
     mine = {id(p) for p in program.parameters()}
-    module = getattr(source, "module", None)  # only local sources have one
-    if isinstance(module, torch.nn.Module):
+    module = local_module(source)
+    if module is not None:
         _must(not mine & {id(p) for p in module.parameters()}, "must not own the source's parameters")
         _must(not any(p.requires_grad for p in module.parameters()), "must leave the source frozen")
     if any(p.requires_grad for p in program.parameters()):
