@@ -57,8 +57,8 @@ def test_a_module_source_is_not_registered_either():
                 object.__setattr__(self, name, getattr(inner, name))
             object.__setattr__(self, "inner", inner)
 
-        def forward(self, x, input, *, features=False):
-            return self.inner(x, input, features=features)
+        def forward(self, x, input, reading):
+            return self.inner(x, input, reading)
 
     p = program(ModuleAsSource(tiny_source()))
     assert set(p.state_dict()) == {"input.edits.1.values"}

@@ -52,7 +52,7 @@ def observed(program, x, y):
     if hasattr(program.output, "observe"):
         program.output.forget()
         with torch.no_grad():
-            program.output.observe(program.source(x, program.input, features=program.output.reads_features), y)
+            program.output.observe(program.source(x, program.input, program.output.reading), y)
         program.output.refresh()
     return program.eval()
 
@@ -182,7 +182,7 @@ def test_the_program_is_as_before_bit_for_bit(method, training):
     x, y = task.train.fetch(torch.arange(6)), task.train.labels[:6]
     if hasattr(program.output, "observe"):  # statistics and map of other samples, which must survive
         with torch.no_grad():
-            said = source(task.train.fetch(torch.arange(6, 20)), program.input, features=program.output.reads_features)
+            said = source(task.train.fetch(torch.arange(6, 20)), program.input, program.output.reading)
         program.output.observe(said, task.train.labels[6:20])
         program.output.refresh()
     with torch.no_grad():

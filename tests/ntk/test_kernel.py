@@ -38,7 +38,7 @@ def built(method, source=None, n=5):
     x, y = task.train.fetch(torch.arange(n)), task.train.labels[:n]
     if hasattr(program.output, "observe"):  # a label map of no counts has no slope
         with torch.no_grad():
-            program.output.observe(source(x, program.input, features=program.output.reads_features), y)
+            program.output.observe(source(x, program.input, program.output.reading), y)
         program.output.refresh()
     if isinstance(program.output, Linear):
         nn.init.normal_(program.output.weight)

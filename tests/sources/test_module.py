@@ -6,7 +6,7 @@ from torch import nn
 
 from reprogram.core.errors import CapabilityError, SourceError
 from reprogram.core.program import Input, Program
-from reprogram.core.source import Capability, Source
+from reprogram.core.source import Capability, Reading, Source
 from reprogram.core.taxonomy import Location
 from reprogram.outputs import Identity, Linear
 from reprogram.sources import load_source, source_refs, wrap
@@ -65,8 +65,8 @@ def test_modules_that_return_tuples():
 
 def test_features_are_what_the_head_reads():
     source = tiny_source()
-    source.attach([], features=True)
-    out = source(torch.rand(3, 3, 16, 16), Input(), features=True)
+    source.attach([], Reading(features=True))
+    out = source(torch.rand(3, 3, 16, 16), Input(), Reading(features=True))
     torch.testing.assert_close(source.module.head(out.features), out.scores)
     program = Program([], source, Linear(16, 2, features=True))
     assert program(torch.rand(3, 3, 16, 16)).shape == (3, 2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reprogram.core.method import Origin, Recipe
 from reprogram.core.program import Edit, Input, Output, Program
-from reprogram.core.source import Capability, Preprocessing, SourceOutput, SourceSpec
+from reprogram.core.source import Capability, Preprocessing, Reading, SourceOutput, SourceSpec
 from reprogram.core.task import Sample, TaskSpec
 from reprogram.core.taxonomy import Alignment, Location, Operator
 
@@ -51,7 +51,7 @@ class TinySource:
     def to(self, device: torch.device | str) -> "TinySource":
         return self
 
-    def attach(self, sites: Iterable[str], *, features: bool = False) -> None:
+    def attach(self, sites: Iterable[str], reading: Reading = Reading()) -> None:
         pass
 
     @contextmanager
@@ -61,7 +61,7 @@ class TinySource:
     def prepare(self, inputs: object, sample: Sample | None) -> Sequence[Tensor]:
         return list(inputs)
 
-    def __call__(self, x: Tensor, input: Input, *, features: bool = False) -> SourceOutput:
+    def __call__(self, x: Tensor, input: Input, reading: Reading = Reading()) -> SourceOutput:
         return SourceOutput(scores=self.module(input(x)))
 
 

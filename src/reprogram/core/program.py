@@ -6,7 +6,7 @@ An *edit* changes the value at one site of a frozen source. An `Input` (I) is an
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol, cast, final, runtime_checkable
+from typing import Any, Protocol, cast, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.method import Origin
 from reprogram.core.result import Parameters, Predictions
-from reprogram.core.source import Capability, Source, SourceOutput
+from reprogram.core.source import Capability, Reading, Source, SourceOutput, text_source
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
+from reprogram.core.texts import Batch, Texts, Tokens
 
 
 class Edit(nn.Module):
@@ -30,8 +31,8 @@ class Edit(nn.Module):
     operators: frozenset[Operator]
 
     @abstractmethod
-    def forward(self, value: Tensor) -> Tensor:
-        """The edited value, the batch first."""
+    def forward(self, value: Any) -> Any:
+        """The edited value, the batch first: a tensor, or `Texts` at the "input" of a source of text."""
 
     def effective(self) -> int:
         """How many of the learned numbers can reach the output at all. All, unless an edit knows better."""
@@ -53,7 +54,7 @@ class Input(nn.Module):
     def __iter__(self) -> Iterator[Edit]:
         return (cast("Edit", e) for e in self.edits)
 
-    def forward(self, value: Tensor, site: str = "input") -> Tensor:
+    def forward(self, value: Any, site: str = "input") -> Any:
         """Apply the edits at `site` to `value`."""
         for edit in self.edits:
             if edit.site == site:
@@ -66,6 +67,11 @@ class Output(nn.Module):
 
     alignment: Alignment
     reads_features: bool = False
+
+    @property
+    def reading(self) -> Reading:
+        """What it needs to be told."""
+        return Reading(features=self.reads_features)
 
     @abstractmethod
     def forward(self, output: SourceOutput) -> Tensor:
@@ -120,16 +126,26 @@ class Program(nn.Module):
         self.origin = origin
         self._source = (source,)  # in a tuple, so that a source that is a module is not registered as a part
         _check_fit(self.input, source)
-        source.attach([e.site for e in self.input], features=output.reads_features)
+        source.attach([e.site for e in self.input], output.reading)
 
     @property
     def source(self) -> Source:
         """The frozen model; shared, not owned."""
         return self._source[0]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Target scores [B, T] for inputs [B, ...]."""
-        return self.output(self.source(x, self.input, features=self.output.reads_features))
+    def forward(self, x: Batch, mask: Tensor | None = None) -> Tensor:
+        """Target scores [B, T] for inputs [B, ...] or texts.
+
+        Args:
+            x: pictures; texts; or token ids [B, tokens] for a source of text.
+            mask: [B, tokens], 0 where token ids are padding (on either side); None if there is none.
+
+        A program for no task (`build(method, source, None)`) gives scores [B, tokens, vocabulary] at the input's own
+        positions.
+        """
+        if mask is not None:
+            x = Tokens(cast("Tensor", x), mask.bool())
+        return self.output(self.source(x, self.input, self.output.reading))
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -154,24 +170,52 @@ class Program(nn.Module):
 
         Args:
             inputs: one input or a list of them: paths, PIL images, arrays, or a tensor [N, channel, height, width]
-                (uint8, or floats in [0, 1]).
+                (uint8, or floats in [0, 1]); for a source of text, texts or rows with the task's columns.
             batch_size: inputs to a forward pass.
 
         Raises:
             DataError: an input cannot be read; the message names it.
         """
-        classes = self.origin.task.classes if self.origin and self.origin.task else None
-        prepared = self.source.prepare(inputs, self.origin.task.sample if self.origin and self.origin.task else None)
+        task = self.origin.task if self.origin else None
+        prepared = self.source.prepare(inputs, task.sample if task else None)
         training = self.training
         self.eval()
         try:
-            rows = [
-                self(torch.stack(list(prepared[i : i + batch_size])).to(self.source.device)).float().cpu()
-                for i in range(0, len(prepared), batch_size)
-            ]
+            rows = [self(batch.to(self.source.device)).float().cpu() for batch in _batches(prepared, batch_size)]
         finally:
             self.train(training)
-        return Predictions(scores=torch.cat(rows) if rows else torch.empty(0, 0), classes=classes)
+        return Predictions(
+            scores=torch.cat(rows) if rows else torch.empty(0, 0), classes=task.classes if task else None
+        )
+
+    def generate(self, inputs: object, *, max_new_tokens: int = 32, batch_size: int = 32, **options: Any) -> list[str]:
+        """What the source writes after each prompt; language models only.
+
+        Args:
+            inputs: a text, a list of texts, or rows with the task's columns.
+            max_new_tokens: to write at most.
+            batch_size: prompts to a forward pass.
+            options: of transformers' `generate`, such as `do_sample=True, temperature=0.7, top_p=0.9`. Greedy by
+                default.
+
+        Raises:
+            CapabilityError: the source cannot generate.
+        """
+        task = self.origin.task if self.origin else None
+        source = text_source(self.source)
+        if Capability.GENERATION not in source.capabilities:
+            raise CapabilityError(say("source", "must be able to generate", source.spec.ref))
+        prepared = source.prepare(inputs, task.sample if task else None)
+        written: list[str] = []
+        for batch in _batches(prepared, batch_size):
+            written += source.generate(cast("Texts", batch), self.input, max_new_tokens=max_new_tokens, **options)
+        return written
+
+
+def _batches(prepared: Any, size: int) -> Iterator[Batch]:
+    for start in range(0, len(prepared), size):
+        part = prepared[start : start + size]
+        yield part if isinstance(part, Texts) else torch.stack(list(part))
 
 
 def _learned(module: nn.Module) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
+from reprogram.core.texts import Batch, Texts
 
 if TYPE_CHECKING:
     from reprogram.core.program import Input
@@ -28,20 +29,43 @@ class Capability(StrEnum):
     LOG_PROBABILITIES = "log-probabilities"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What an output needs to be told, so that the source computes no more than that.
+
+    Attributes:
+        features: what the last linear layer reads.
+        tokens: of a language model, scores at more than the one place where the answer goes: at every token that is
+            to predict a target's token; where the batch has no targets, at every answer place of a template that has
+            several, and else at every token of the input.
+        continuations: token ids of some texts, each of which is scored as what follows the input.
+    """
+
+    features: bool = False
+    tokens: bool = False
+    continuations: tuple[tuple[int, ...], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceOutput:
     """What the source said about a batch of B inputs.
 
     Attributes:
-        scores: one score (logit) per source class, [B, S]; None for sources that only produce text.
+        scores: one score (logit) per source class, [B, S]; of a language model, per token of the vocabulary, at the
+            place where the answer goes. None for sources that only produce text.
         features: what the last linear layer reads, [B, D], where the source can tell.
-        token_scores: [B, tokens, vocabulary], language models only.
+        token_scores: language models only, see `Reading.tokens`: [M, vocabulary] for the M tokens of all targets,
+            else [B, places or tokens, vocabulary].
+        targets: the M token ids that `token_scores` are to predict, where the batch has targets.
+        continuations: log-probability of each continuation, [B, continuations], summed over its tokens, nats.
         text: generated text per input, language models only.
     """
 
     scores: Tensor | None = None
     features: Tensor | None = None
     token_scores: Tensor | None = None
+    targets: Tensor | None = None
+    continuations: Tensor | None = None
     text: tuple[str, ...] | None = None
 
     @property
@@ -139,21 +163,82 @@ class Source(Protocol):
         """Move it (in place) and return it."""
         ...
 
-    def attach(self, sites: Iterable[str], *, features: bool = False) -> None:
-        """Make sites (and the features) reachable; done once, when a program is built, never inside a forward."""
+    def attach(self, sites: Iterable[str], reading: Reading = ...) -> None:
+        """Make sites (and what is to be read) reachable; once, when a program is built, never inside a forward."""
         ...
 
     def editing(self, input: "Input") -> AbstractContextManager[None]:
         """Bind an input's hidden edits in this thread, for code that calls the wrapped model itself."""
         ...
 
-    def prepare(self, inputs: object, sample: Sample | None) -> Sequence[Tensor]:
-        """Turn what a user hands to `predict` (tensors, arrays, paths, ...) into input tensors, one an input."""
+    def prepare(self, inputs: object, sample: Sample | None) -> Sequence[Tensor] | Texts:
+        """Turn what a user hands to `predict` (tensors, paths, texts, ...) into inputs that can be batched."""
         ...
 
-    def __call__(self, x: Tensor, input: "Input", *, features: bool = False) -> SourceOutput:
+    def __call__(self, x: Batch, input: "Input", reading: Reading = ...) -> SourceOutput:
         """`f(I(x))`."""
         ...
+
+
+@runtime_checkable
+class TextSource(Source, Protocol):
+    """A frozen language model or text encoder, with what methods that learn prompts ask of it.
+
+    Attributes:
+        kind: "causal" (reads left to right, predicts the next token), "masked" (predicts a masked token), "seq2seq"
+            (reads a text, writes another), "classifier" (has class scores of its own), "encoder" (gives a vector).
+        blocks: L, layers at "hidden.i" and "kv.i" (of the part that reads the input).
+        heads: key and value heads of each, at "kv".
+        head_width: numbers to a key.
+    """
+
+    kind: str
+    blocks: int
+    heads: int
+    head_width: int
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The frozen table [vocabulary, d] that turns token ids into vectors; never copied into a program's state."""
+        ...
+
+    @property
+    def head_table(self) -> Tensor | None:
+        """The frozen table [vocabulary, d] whose products with the features are the scores, where there is one."""
+        ...
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Ids of the special tokens it has, among "bos", "eos", "pad", "cls", "sep", "mask", "unk"."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        ...
+
+    def keys_values(self, text: str) -> Tensor:
+        """What attention keeps of a text, [tokens, layers, 2, heads, head width], detached."""
+        ...
+
+    def generate(self, x: Texts, input: "Input", *, max_new_tokens: int = 32, **options: Any) -> tuple[str, ...]:
+        """What the source writes after each prompt."""
+        ...
+
+
+def text_source(source: Source) -> TextSource:
+    """The source, if it is one that reads text.
+
+    Raises:
+        CapabilityError: it is not.
+    """
+    if not isinstance(source, TextSource):
+        msg = say("source", "must be a language model or text encoder", f"{source.spec.ref} ({source.spec.modality})")
+        raise CapabilityError(msg)
+    return source
 
 
 def local_module(source: Source) -> nn.Module | None:

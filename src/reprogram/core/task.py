@@ -10,15 +10,17 @@ class Sample:
     """The shape every input of a task is brought to, and how.
 
     Attributes:
-        shape: (channel, height, width) for images.
+        shape: (channel, height, width) for images; () for texts, which keep their length.
         fit: "crop" scales the short side and cuts the middle out; "squash" ignores the aspect ratio;
             "exact" means the inputs have this shape already (others are scaled like "crop").
         interpolation: "bicubic", "bilinear" or "nearest".
+        columns: names of the columns of a text task, in order.
     """
 
     shape: tuple[int, ...]
     fit: str = "crop"
     interpolation: str = "bicubic"
+    columns: tuple[str, ...] = ()
 
     @property
     def height(self) -> int:
@@ -33,14 +35,24 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """What a method's `build` sees of a task: a name, T class names and the sample's shape."""
+    """What a method's `build` sees of a task: a name, T class names and the sample's shape.
+
+    A text task without classes is one of generation: its examples are texts and what is to be written after them.
+    """
 
     name: str
     classes: tuple[str, ...]
     sample: Sample
     modality: str = "image"
 
+    @property
+    def generates(self) -> bool:
+        """The answers are texts of any kind, not classes."""
+        return self.modality == "text" and not self.classes
+
     def __post_init__(self) -> None:
+        if self.generates:
+            return
         if len(self.classes) < 2:
             raise DataError(say("classes", "must name at least two classes", list(self.classes)))
         if len(set(self.classes)) != len(self.classes):

@@ -4,6 +4,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from reprogram.core.program import Input, Program
 from reprogram.core.source import SourceOutput
+from reprogram.core.texts import Batch
 from reprogram.tasks import Split
 
 CACHE_BYTES = 2 << 30
@@ -46,8 +48,8 @@ class Live:
         source = self._program.source
         x = _augmented(split.fetch(index), augment).to(source.device)
         with self._precision(source.device):
-            out = self._forward(x, self._program.input, features=self._program.output.reads_features)
-        return out if self._autocast is None else SourceOutput(scores=_float(out.scores), features=_float(out.features))
+            out = self._forward(x, self._program.input, self._program.output.reading)
+        return out if self._autocast is None else _precise(out)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
@@ -89,11 +91,10 @@ class Cached:
 
     def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
         """Rows of the outputs computed before; `augment` has no meaning here."""
-        reads = "features" if self._program.output.reads_features else "scores"
+        reads = repr(self._program.output.reading)
         rows = self._cache.get((self._source, self._input, split.digest(), reads), lambda: self._all(split))
         index = index.to(self._program.source.device)
-        features = None if rows.features is None else rows.features[index]
-        return SourceOutput(scores=rows.logits[index], features=features)
+        return _said({name: of_all[index] for name, of_all in _parts(rows).items()})
 
     @torch.no_grad()
     def _all(self, split: Split) -> SourceOutput:
@@ -101,9 +102,9 @@ class Cached:
         self._program.eval()
         parts = [self._live.outputs(split, i) for i in torch.arange(len(split)).split(self._batch)]
         self._program.train(training)
-        features = [p.features for p in parts if p.features is not None]
-        scores = torch.cat([p.logits for p in parts]) if parts else torch.empty(0, self._program.source.spec.outputs)
-        return SourceOutput(scores=scores, features=torch.cat(features) if features else None)
+        if not parts:
+            return SourceOutput(scores=torch.empty(0, self._program.source.spec.outputs))
+        return _said({name: torch.cat([_parts(p)[name] for p in parts]) for name in _parts(parts[0])})
 
 
 SHARED = OutputCache()
@@ -113,8 +114,8 @@ def feed_for(
     program: Program, *, autocast: torch.dtype | None = None, cache: OutputCache | None = None,
     forward: "Callable[..., SourceOutput] | None" = None,
 ) -> Feed:  # fmt: skip
-    """`Cached` if the input learns nothing, else `Live`."""
-    if any(p.requires_grad for p in program.input.parameters()):
+    """`Cached` if the input learns nothing and the source answers once for each input, else `Live`."""
+    if any(p.requires_grad for p in program.input.parameters()) or program.output.reading.tokens:
         return Live(program, autocast=autocast, forward=forward)
     return Cached(program, SHARED if cache is None else cache)
 
@@ -137,9 +138,9 @@ def input_digest(input: Input) -> str:
     return digest.hexdigest()
 
 
-def _augmented(x: Tensor, kind: str) -> Tensor:
+def _augmented(x: Batch, kind: str) -> Batch:
     """Random flips, and for "crop" also a random shift by up to an eighth of the size, images [B, C, H, W]."""
-    if kind == "none" or x.ndim != 4:
+    if kind == "none" or not isinstance(x, Tensor) or x.ndim != 4:
         return x
     flip = torch.rand(len(x)) < 0.5
     x = torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
@@ -154,9 +155,23 @@ def _augmented(x: Tensor, kind: str) -> Tensor:
     )
 
 
-def _float(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.float()
+def _parts(said: SourceOutput) -> dict[str, Tensor]:
+    """What there is of it that has a row an input."""
+    found = {"scores": said.scores, "features": said.features, "continuations": said.continuations}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _said(parts: dict[str, Tensor]) -> SourceOutput:
+    return SourceOutput(
+        scores=parts.get("scores"), features=parts.get("features"), continuations=parts.get("continuations")
+    )
+
+
+def _precise(said: SourceOutput) -> SourceOutput:
+    tokens = said.token_scores if said.token_scores is None else said.token_scores.float()
+    whole = _said({name: value.float() for name, value in _parts(said).items()})
+    return replace(whole, token_scores=tokens, targets=said.targets, text=said.text)
 
 
 def _bytes(rows: SourceOutput) -> int:
-    return sum(t.numel() * t.element_size() for t in (rows.scores, rows.features) if t is not None)
+    return sum(t.numel() * t.element_size() for t in _parts(rows).values())

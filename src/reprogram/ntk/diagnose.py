@@ -214,7 +214,7 @@ def fit_mapping(program: Program, x: Tensor, y: Tensor, chunk: int = CHUNK) -> N
         return
     output.forget()
     for rows in torch.arange(len(x)).split(chunk):
-        said = program.source(x[rows].to(program.source.device), program.input, features=output.reads_features)
+        said = program.source(x[rows].to(program.source.device), program.input, output.reading)
         output.observe(said, y[rows].to(said.logits.device))
     output.refresh()
 

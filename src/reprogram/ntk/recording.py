@@ -197,7 +197,7 @@ def survey(program: Program, x: Tensor) -> tuple[frozenset[Operation], list[str]
     module = module_of(program.source)
     watch = Watch(module)
     with torch.enable_grad(), watch:
-        said = program.source(x, program.input, features=program.output.reads_features)
+        said = program.source(x, program.input, program.output.reading)
     with torch.enable_grad():
         first = program.output(said)[0].sum()
     uses = watch.uses

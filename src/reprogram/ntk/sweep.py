@@ -97,7 +97,7 @@ def _tile(program: Program, x: Tensor, recording: Recording | None, learned: boo
     watch = recording.watch() if recording is not None else None
     with torch.enable_grad():
         with watch if watch is not None else nullcontext():
-            said = program.source(x, Input(*edits), features=program.output.reads_features)
+            said = program.source(x, Input(*edits), program.output.reading)
         scores = program.output(said)
     for tap in mine:
         tap.open = False

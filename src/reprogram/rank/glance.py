@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reprogram.core.errors import ReprogramError
 from reprogram.core.program import Input
-from reprogram.core.source import Capability, Source, local_module
+from reprogram.core.source import Capability, Reading, Source, local_module
 from reprogram.inputs import Place
 from reprogram.rank import scores
 
@@ -62,10 +62,11 @@ def glance(source: Source, x: Tensor, canvas: int | None = None) -> Glance:
     size = source.spec.canvas(canvas)
     placed = Input(Place(size, size))
     tells = Capability.FEATURES in source.capabilities
-    source.attach([], features=tells)
+    reading = Reading(features=tells)
+    source.attach([], reading)
     scores, features = list[Tensor](), list[Tensor]()
     for rows in torch.arange(len(x)).split(BATCH):
-        out = source(x[rows].to(source.device), placed, features=tells)
+        out = source(x[rows].to(source.device), placed, reading)
         scores.append(out.logits.double().cpu())
         if out.features is not None and out.features.ndim == 2:
             features.append(out.features.double().cpu())

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from reprogram.core.errors import CapabilityError, SourceError, say
 from reprogram.core.program import Input
 from reprogram.core.slot import Slot
-from reprogram.core.source import Capability, Preprocessing, SourceOutput, SourceSpec
+from reprogram.core.source import Capability, Preprocessing, Reading, SourceOutput, SourceSpec
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
+from reprogram.core.texts import Batch
 from reprogram.media.images import Samples, as_samples
 
 Sites = str | Sequence[str] | None
@@ -87,7 +88,7 @@ class ModuleSource:
         self._scale, self._shift = self._scale.to(device), self._shift.to(device)
         return self
 
-    def attach(self, sites: Iterable[str], *, features: bool = False) -> None:
+    def attach(self, sites: Iterable[str], reading: Reading = Reading()) -> None:
         """Set the hooks of these sites, once; `core.Program` calls it when it is built.
 
         Raises:
@@ -104,7 +105,8 @@ class ModuleSource:
             else:
                 self._paths[site].register_forward_hook(self._edit_result(site))
             self._attached.add(site)
-        if features and "features" not in self._attached:
+        _check_reading(reading, self.spec)
+        if reading.features and "features" not in self._attached:
             if not self._head:
                 raise CapabilityError(say("source", "must have a linear head to give features", self.spec.ref))
             self._paths[self._head].register_forward_pre_hook(self._keep_features())
@@ -120,24 +122,31 @@ class ModuleSource:
         """Paths, pictures, arrays or tensors as image tensors of the sample's shape (default: the source's own)."""
         return as_samples(inputs, sample or Sample(shape=self.spec.input_shape))
 
-    def __call__(self, x: Tensor, input: Input, *, features: bool = False) -> SourceOutput:
+    def __call__(self, x: Batch, input: Input, reading: Reading = Reading()) -> SourceOutput:
         """`f(I(x))` for images [B, channel, height, width] in [0, 1] (floats) or 0..255 (uint8)."""
+        if not isinstance(x, Tensor):
+            raise CapabilityError(say("source", "must be a language model to read texts", self.spec.ref))
         if self.module.training:  # somebody called train() on the module they wrapped
             self.module.eval()
+        ready = self._ready(x, input)
+        hidden = reading.features or any(e.site not in ("input", "normalised") for e in input)
+        if not hidden:
+            return SourceOutput(scores=_scores(self.module(ready)))
+        call = _Call(input)
+        with self._slot.bind(call):
+            scores = _scores(self.module(ready))
+        self._slot.hold(call, scores)
+        return SourceOutput(scores=scores, features=call.features)
+
+    def _ready(self, x: Tensor, input: Input) -> Tensor:
+        """What the module reads: the edits before it applied, pixels normalised."""
         x = x.float().div_(255) if x.dtype is torch.uint8 else x
         x = input(x, "input")
         x = torch.addcmul(self._shift, x, self._scale) if x.ndim == 4 else x
         x = input(x, "normalised")
         if x.ndim == 4 and x.is_floating_point():
             x = x.to(self._kind if self._kind in _HALF else x.dtype).contiguous(memory_format=torch.channels_last)
-        hidden = features or any(e.site not in ("input", "normalised") for e in input)
-        if not hidden:
-            return SourceOutput(scores=_scores(self.module(x)))
-        call = _Call(input)
-        with self._slot.bind(call):
-            scores = _scores(self.module(x))
-        self._slot.hold(call, scores)
-        return SourceOutput(scores=scores, features=call.features)
+        return x
 
     def randomised(self, seed: int = 0, *, calibrate: Tensor | None = None) -> "ModuleSource":
         """A twin with the same architecture and random weights: the control for "the pretrained weights matter".
@@ -229,6 +238,13 @@ def wrap(
     spec = SourceSpec(ref=facts.pop("ref", name), modality="image", input_shape=input_shape, outputs=outputs,
                       labels=tuple(labels) if labels else None, preprocessing=preprocess, **facts)  # fmt: skip
     return ModuleSource(module, spec, blocks=_matching(module, sites), head=_linear_head(module, outputs))
+
+
+def _check_reading(reading: Reading, spec: SourceSpec) -> None:
+    if reading.tokens or reading.continuations:
+        raise CapabilityError(
+            say("source", "must be a language model to score tokens", f"{spec.ref} ({spec.modality})")
+        )
 
 
 def _dry_run(module: nn.Module, shape: tuple[int, ...]) -> int:

@@ -1,0 +1,38 @@
+"""What edits of a sequence tell the source: tokens that they add, keys and values that they put before attention.
+
+An edit changes a value; these two also change how long the sequence is, and so positions, masks and pooling. The
+source owns those. It reads the declarations below, runs what does not depend on the input once for the whole batch,
+and answers at the input's own positions.
+"""
+
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+Where = Literal["start", "after_first", "end", "slots"]
+"""Before the first token, after it (it is a class token or the like), after the last, or where a template says."""
+
+
+@runtime_checkable
+class Inserting(Protocol):
+    """An edit at "embedding" that adds tokens of its own to every sequence."""
+
+    where: Where
+
+    def tokens(self) -> Tensor:
+        """[n, d]; or [K, n, d] for K variants, with each of which every input is run (rows: input 0 with all, ...)."""
+        ...
+
+
+@runtime_checkable
+class Prefixing(Protocol):
+    """An edit at "kv" (all L layers) or "kv.i" (one) that adds n keys and values before those of the sequence."""
+
+    shift: bool
+
+    def keys_values(self) -> Tensor:
+        """[n, layers, 2, heads, head width], as attention sees them (after rotary positions, if any).
+
+        `shift` says whether the sequence's own positions start at n.
+        """
+        ...
