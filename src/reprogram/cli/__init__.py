@@ -13,12 +13,14 @@ import typer
 from reprogram._version import __version__
 from reprogram.cli import _run
 from reprogram.cli.cite import cite
+from reprogram.cli.compile import compile
 from reprogram.cli.demo import demo
 from reprogram.cli.diagnose import diagnose
 from reprogram.cli.doctor import doctor
 from reprogram.cli.evaluate import evaluate
 from reprogram.cli.experiment import experiment
 from reprogram.cli.fit import fit
+from reprogram.cli.generate import generate
 from reprogram.cli.methods import methods
 from reprogram.cli.predict import predict
 from reprogram.cli.rank import rank
@@ -38,7 +40,7 @@ app = typer.Typer(
 )
 
 for panel, commands in {
-    "Make and use programs": (fit, evaluate, predict, show, report, demo),
+    "Make and use programs": (fit, evaluate, predict, generate, compile, show, report, demo),
     "Before training": (diagnose, rank, experiment),
     "Look around": (methods, sources, sites, tasks, cite, doctor),
 }.items():

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 ProgramFile = Annotated[Path, typer.Argument(metavar="PROGRAM", help="A program file, as `reprogram fit` writes it.")]
 TaskRef = Annotated[
-    str, typer.Option("--task", "-t", metavar="REF|PATH", help="bundled/..., or a folder, zip or table of pictures.")
+    str,
+    typer.Option(
+        "--task", "-t", metavar="REF|PATH", help="bundled/..., a folder, zip or table of pictures, or a table of texts."
+    ),
 ]
 SourceRef = Annotated[
     str | None,
@@ -47,10 +50,15 @@ def open_task(program: "Program", ref: str) -> "Task":
     spec = origin.task if origin else None
     if spec is None:
         return load_task(ref)
-    fit = "squash" if spec.sample.fit == "squash" else "crop"
-    task = load_task(
-        ref, size=(spec.sample.height, spec.sample.width), fit=fit, interpolation=spec.sample.interpolation
-    )
+    if spec.modality == "text":
+        task = load_task(ref)
+        if task.spec.sample.columns != spec.sample.columns:
+            need = f"must have the program's text columns {list(spec.sample.columns)}"
+            raise DataError(say("task", need, list(task.spec.sample.columns)))
+    else:
+        fit = "squash" if spec.sample.fit == "squash" else "crop"
+        size = (spec.sample.height, spec.sample.width)
+        task = load_task(ref, size=size, fit=fit, interpolation=spec.sample.interpolation)
     if task.classes != spec.classes:
         odd = sorted(set(task.classes) ^ set(spec.classes)) or ["the same in another order"]
         remedy = f"Different: {', '.join(odd[:6])}{f' and {len(odd) - 6} more' if len(odd) > 6 else ''}."

@@ -10,6 +10,7 @@ import torch
 
 from reprogram.cli.show import flat
 from reprogram.core.method import Recipe
+from reprogram.core.texts import Batch
 from reprogram.fit import FitOptions
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _time(program: "Program", task: "Task", recipe: Recipe, options: FitOptions)
     return took[learns], took[False]
 
 
-def _step(program: "Program", batch: torch.Tensor, options: FitOptions, backward: bool) -> None:
+def _step(program: "Program", batch: Batch, options: FitOptions, backward: bool) -> None:
     device = program.source.device
     dtype = options.autocast()
     program.train(backward)

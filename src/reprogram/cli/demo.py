@@ -146,7 +146,7 @@ def _pictures(task: "Task", folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     chosen = torch.linspace(0, len(task.test) - 1, min(PICTURES, len(task.test))).long()
     files = []
-    for index, picture in zip(chosen.tolist(), task.test.fetch(chosen), strict=True):
+    for index, picture in zip(chosen.tolist(), task.test.pictures(chosen), strict=True):
         label = task.classes[int(task.test.labels[index])].replace("/", "-")
         files.append(folder / f"{index:03d}-is-{label}.png")
         to_picture(picture).save(files[-1])

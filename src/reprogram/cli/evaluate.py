@@ -19,12 +19,12 @@ def evaluate(
     program: ProgramFile,
     task: TaskRef,
     split: Annotated[
-        Literal["test", "val", "train", "all"], typer.Option(help="Which pictures; a task without splits is divided.")
+        Literal["test", "val", "train", "all"], typer.Option(help="Which examples; a task without splits is divided.")
     ] = "test",
     source: SourceRef = None,
     force: Force = False,
     device: Device = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures to a forward pass.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs to a forward pass.")] = 128,
     json: Json = False,
 ) -> None:
     """Score a program on a task's split, with a 95 % interval.
@@ -34,25 +34,26 @@ def evaluate(
     loaded = open_program(program, source, force=force, device=device)
     data = open_task(loaded, task)
     metrics = _score(loaded, data, split, batch_size)
-    facts = _facts(metrics, data, split)
+    facts = _facts(metrics)
     if json:
         emit({"program": str(program), "task": data.name, "split": split, **facts})
         return
+    lines = {"program": program, "task": f"{data.name}, {split}, {len(metrics)} inputs, {len(data.classes)} classes"}
+    tell(pairs(lines | _shown(metrics, facts) | {"seconds": f"{metrics.seconds:.1f}"}))
+
+
+def _shown(metrics: "Metrics", facts: dict[str, Any]) -> dict[str, object]:
+    if metrics.confusion is None:
+        return {"tokens predicted": percent(metrics.accuracy), "loss": f"{metrics.loss:.4f} nats a token",
+                "perplexity": f"{metrics.perplexity:.3f}"}  # fmt: skip
     low, high = facts["interval"]
-    tell(
-        pairs(
-            {
-                "program": program,
-                "task": f"{data.name}, {split}, {len(metrics)} pictures, {len(data.classes)} classes",
-                "accuracy": f"{percent(metrics.accuracy)}  (95 % interval {percent(low)} to {percent(high)})",
-                "balanced accuracy": percent(metrics.balanced_accuracy),
-                "macro F1": percent(metrics.macro_f1),
-                "loss": f"{metrics.loss:.4f}",
-                "majority class": percent(facts["majority"]),
-                "seconds": f"{metrics.seconds:.1f}",
-            }
-        )
-    )
+    return {
+        "accuracy": f"{percent(metrics.accuracy)}  (95 % interval {percent(low)} to {percent(high)})",
+        "balanced accuracy": percent(metrics.balanced_accuracy),
+        "macro F1": percent(metrics.macro_f1),
+        "loss": f"{metrics.loss:.4f}",
+        "majority class": percent(facts["majority"]),
+    }
 
 
 def _score(program: "Program", task: "Task", split: str, batch_size: int) -> "Metrics":
@@ -65,19 +66,18 @@ def _score(program: "Program", task: "Task", split: str, batch_size: int) -> "Me
     chosen = [s for s in task.splits.values() if len(s)] if split == "all" else [task.splits[split]]
     found = [evaluate(program, s, batch_size=batch_size) for s in chosen]
     if not sum(map(len, found)):
-        raise DataError(words(f"{task.name}.{split}", "must have pictures", 0))
+        raise DataError(words(f"{task.name}.{split}", "must have examples", 0))
     if len(found) == 1:
         return found[0]
+    if found[0].confusion is None:
+        raise DataError(words("split", "must be one of train, val and test for generation", split))
     seconds = sum(m.seconds for m in found)
     return measure(torch.cat([m.scores for m in found]), torch.cat([s.labels for s in chosen]), seconds)
 
 
-def _facts(metrics: "Metrics", task: "Task", split: str) -> dict[str, Any]:
-    truth = metrics.confusion.sum(1)
-    return {
-        "inputs": len(metrics),
-        **metrics.brief(),
-        "interval": list(metrics.interval()),
-        "majority": float(truth.max()) / max(1, len(metrics)),
-        "seconds": round(metrics.seconds, 3),
-    }
+def _facts(metrics: "Metrics") -> dict[str, Any]:
+    found = {"inputs": len(metrics), **metrics.brief(), "seconds": round(metrics.seconds, 3)}
+    if metrics.confusion is None:
+        return found
+    majority = float(metrics.confusion.sum(1).max()) / max(1, len(metrics))
+    return found | {"interval": list(metrics.interval()), "majority": majority}

@@ -28,7 +28,12 @@ def predict(
     *,
     program: ProgramFile,
     pictures: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Pictures and folders; - reads paths from stdin, one a line.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Pictures and folders; for a program on texts: texts, tables or .txt "
+            "files of them. - reads stdin, one a line.",
+        ),
     ],
     format: Annotated[
         Literal["table", "csv", "jsonl"], typer.Option("--format", "-f", help="Of the output.")
@@ -43,16 +48,18 @@ def predict(
     force: Force = False,
     device: Device = None,
 ) -> None:
-    """Say what is on pictures.
+    """Say what is on pictures, or of which class texts are.
 
-    Unreadable ones are reported and skipped; the exit code is then 1.
+    Unreadable pictures are reported and skipped; the exit code is then 1.
 
     Example: `reprogram predict my.safetensors photos/ --format csv --out answers.csv`
     """
     loaded = open_program(program, source, force=force, device=device)
     work = _Work(loaded, top, strict)
-    batches = work.batches(_paths(pictures, work), batch_size)
-    lines = {"table": _table, "csv": _csv, "jsonl": _jsonl}[format](_watched(batches, out))
+    texts = loaded.source.spec.modality == "text"
+    kind = "text" if texts else "file"
+    batches = work.texts(pictures, batch_size) if texts else work.batches(_paths(pictures, work), batch_size)
+    lines = {"table": _table, "csv": _csv, "jsonl": _jsonl}[format](_watched(batches, out), kind)
     if out is not None:
         from reprogram.store import write_atomic
 
@@ -82,6 +89,19 @@ class _Work:
             if good:
                 yield self._answer(good)
 
+    def texts(self, given: Iterable[str], size: int) -> Iterator[list[Row]]:
+        """The same for texts, tables and stdin."""
+        from reprogram.cli._texts import rows_from
+        from reprogram.core.errors import ConfigError, say
+
+        task = self.program.origin.task if self.program.origin else None
+        if task is not None and task.generates:
+            raise ConfigError(say("program", "must have classes to predict", task.name, "Use `reprogram generate`."))
+        columns = task.sample.columns if task and task.sample.columns else ("text",)
+        waiting = rows_from(given, columns)
+        while chunk := list(islice(waiting, size)):
+            yield self._classified([" | ".join(row.values()) for row in chunk], chunk)
+
     def reject(self, problem: DataError) -> None:
         """An input is no good."""
         if self.strict:
@@ -92,7 +112,7 @@ class _Work:
     def _read(self, paths: list[str]) -> "list[tuple[str, Tensor]]":
         """All at once, on several threads; one after another only if one of them fails."""
         origin = self.program.origin
-        found = self.program.source.prepare(paths, origin.task.sample if origin and origin.task else None)
+        found: Any = self.program.source.prepare(paths, origin.task.sample if origin and origin.task else None)
         try:
             return list(zip(paths, found[:], strict=True))
         except DataError:
@@ -108,12 +128,15 @@ class _Work:
     def _answer(self, read: "list[tuple[str, Tensor]]") -> list[Row]:
         import torch
 
-        answers = self.program.predict(torch.stack([picture for _, picture in read]), batch_size=len(read))
+        return self._classified([path for path, _ in read], torch.stack([picture for _, picture in read]))
+
+    def _classified(self, called: list[str], inputs: "Tensor | list[dict[str, str]]") -> list[Row]:
+        answers = self.program.predict(inputs, batch_size=len(called))
         best = answers.probabilities.topk(min(self.top, answers.scores.shape[1]), dim=1)
         names = answers.classes or tuple(map(str, range(answers.scores.shape[1])))
         return [
             {"file": path, "top": [(names[i], p) for i, p in zip(index, chance, strict=True)]}
-            for (path, _), index, chance in zip(read, best.indices.tolist(), best.values.tolist(), strict=True)
+            for path, index, chance in zip(called, best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
 
@@ -152,7 +175,7 @@ def _watched(batches: Iterable[list[Row]], out: Path | None) -> Iterator[list[Ro
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.completed} pictures"), TimeElapsedColumn()
+    columns = SpinnerColumn(), TextColumn("{task.completed} inputs"), TimeElapsedColumn()
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         line = bar.add_task("predict", total=None)
         for rows in batches:
@@ -160,38 +183,38 @@ def _watched(batches: Iterable[list[Row]], out: Path | None) -> Iterator[list[Ro
             bar.advance(line, len(rows))
 
 
-def _table(batches: Iterable[list[Row]]) -> Iterator[str]:
+def _table(batches: Iterable[list[Row]], kind: str) -> Iterator[str]:
     width = label = 0
     for rows in batches:
         if not width:
             width = min(60, max(4, *(len(clean(r["file"])) for r in rows)))
             label = min(40, max(10, *(len(clean(name)) for r in rows for name, _ in r["top"])))
-            yield f"{'file':{width}}  {'prediction':{label}}  confidence\n"
+            yield f"{kind:{width}}  {'prediction':{label}}  confidence\n"
         for row in rows:
             for place, (name, chance) in enumerate(row["top"]):
                 file = "" if place else clean(row["file"])
                 yield f"{file:{width}}  {clean(name):{label}}  {100 * chance:8.1f} %\n"
 
 
-def _csv(batches: Iterable[list[Row]]) -> Iterator[str]:
+def _csv(batches: Iterable[list[Row]], kind: str) -> Iterator[str]:
     first = True
     for rows in batches:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         if first:
             rest = [f"{name}_{k}" for k in range(2, len(rows[0]["top"]) + 1) for name in ("prediction", "confidence")]
-            writer.writerow(["file", "prediction", "confidence", *rest])
+            writer.writerow([kind, "prediction", "confidence", *rest])
             first = False
         for row in rows:
             writer.writerow([row["file"], *(cell for name, p in row["top"] for cell in (name, f"{p:.6f}"))])
         yield buffer.getvalue()
 
 
-def _jsonl(batches: Iterable[list[Row]]) -> Iterator[str]:
+def _jsonl(batches: Iterable[list[Row]], kind: str) -> Iterator[str]:
     for rows in batches:
         for row in rows:
             (name, chance), more = row["top"][0], row["top"]
-            line: Row = {"file": row["file"], "prediction": name, "confidence": round(chance, 6)}
+            line: Row = {kind: row["file"], "prediction": name, "confidence": round(chance, 6)}
             if len(more) > 1:
                 line["top"] = [{"prediction": n, "confidence": round(p, 6)} for n, p in more]
             yield to_json(line) + "\n"

@@ -8,6 +8,7 @@ from reprogram.cli._run import Json, emit, pairs, tell
 
 if TYPE_CHECKING:
     from reprogram.store import ProgramCard
+    from reprogram.store.card import SampleCard
 
 
 AXES = ("configuration", "location", "operator", "alignment")
@@ -42,13 +43,20 @@ def _facts(card: "ProgramCard") -> dict[str, object]:
         "method": card.method,
         "taxonomy": _axes(card.taxonomy),
         "source": f"{source.ref}, fingerprint {source.fingerprint[:12]}",
-        "task": task and f"{task.name}, pictures of {' x '.join(map(str, task.sample.shape[-2:]))}",
-        "classes": task and f"{len(task.classes)}: {_few(task.classes)}",
+        "form": None if card.form == "trained" else card.form,
+        "task": task and f"{task.name}, {_inputs(task.sample)}",
+        "classes": task and (f"{len(task.classes)}: {_few(task.classes)}" if task.classes else "none: it writes"),
         "parameters": f"{count.allocated:,} learned, {count.effective:,} of them effective; {count.fitted:,} fitted",
         "seed": card.seed,
         "made": f"{card.created} with reprogram {card.library_version}",
         "notes": " ".join(card.notes),
     }
+
+
+def _inputs(sample: "SampleCard") -> str:
+    if sample.columns:
+        return f"texts ({', '.join(sample.columns)})"
+    return f"pictures of {' x '.join(map(str, sample.shape[-2:]))}"
 
 
 def _axes(taxonomy: dict[str, list[str]]) -> str:

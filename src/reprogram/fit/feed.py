@@ -14,6 +14,7 @@ from torch import Tensor
 from reprogram.core.program import Input, Program
 from reprogram.core.source import SourceOutput
 from reprogram.core.texts import Batch
+from reprogram.fit.batches import alike
 from reprogram.tasks import Split
 
 CACHE_BYTES = 2 << 30
@@ -100,11 +101,13 @@ class Cached:
     def _all(self, split: Split) -> SourceOutput:
         training = self._program.training
         self._program.eval()
-        parts = [self._live.outputs(split, i) for i in torch.arange(len(split)).split(self._batch)]
+        batches = alike(split, self._batch)
+        parts = [_parts(self._live.outputs(split, rows)) for rows in batches]
         self._program.train(training)
         if not parts:
             return SourceOutput(scores=torch.empty(0, self._program.source.spec.outputs))
-        return _said({name: torch.cat([_parts(p)[name] for p in parts]) for name in _parts(parts[0])})
+        back = torch.cat(batches).argsort().to(self._program.source.device)
+        return _said({name: torch.cat([p[name] for p in parts])[back] for name in parts[0]})
 
 
 SHARED = OutputCache()

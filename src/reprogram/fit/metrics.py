@@ -1,5 +1,6 @@
 """What a program scores on a split, from its target scores alone."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -7,7 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reprogram.core.errors import DataError, say
 from reprogram.core.program import Program
+from reprogram.core.texts import Texts
+from reprogram.fit.batches import alike
 from reprogram.fit.feed import Feed, feed_for, scoring_batch
 from reprogram.tasks import Split
 
@@ -17,12 +21,13 @@ class Metrics:
     """Results on one split.
 
     Attributes:
-        accuracy: share of inputs classified right.
-        balanced_accuracy: mean over the classes that occur of the share classified right.
-        macro_f1: mean F1 over the classes that occur or are predicted.
-        loss: mean cross-entropy of the target scores, nats.
-        confusion: [T, T] counts, rows the truth, columns the prediction.
-        scores: [N, T] target scores.
+        accuracy: share of inputs classified right; for generation, of the targets' tokens that are predicted when all
+            earlier ones are given.
+        balanced_accuracy: mean over the classes that occur of the share classified right; NaN for generation.
+        macro_f1: mean F1 over the classes that occur or are predicted; NaN for generation.
+        loss: mean cross-entropy of the target scores, nats; for generation, to a token of the targets.
+        confusion: [T, T] counts, rows the truth, columns the prediction; None for generation.
+        scores: [N, T] target scores; [N, 0] for generation.
         seconds: wall time it took.
     """
 
@@ -30,7 +35,7 @@ class Metrics:
     balanced_accuracy: float
     macro_f1: float
     loss: float
-    confusion: Tensor
+    confusion: Tensor | None
     scores: Tensor
     seconds: float
 
@@ -49,8 +54,15 @@ class Metrics:
         half = z / (1 + z * z / n) * (self.accuracy * (1 - self.accuracy) / n + z * z / (4 * n * n)) ** 0.5
         return max(0.0, centre - half), min(1.0, centre + half)
 
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the loss: of generation, how many tokens the source hesitates between."""
+        return math.exp(min(self.loss, 700.0))
+
     def brief(self) -> dict[str, float]:
         """The single numbers, for cards and logs."""
+        if self.confusion is None:
+            return {"accuracy": self.accuracy, "loss": self.loss, "perplexity": self.perplexity}
         return {
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
@@ -97,11 +109,34 @@ def evaluate(program: Program, split: Split, *, batch_size: int | None = None, f
     training = program.training
     program.eval()
     try:
-        rows = [
-            program.output(feed.outputs(split, index)).float().cpu()
-            for index in torch.arange(len(split)).split(batch_size or scoring_batch(program.source.device))
-        ]
+        batches = alike(split, batch_size or scoring_batch(program.source.device))
+        if program.output.reading.tokens and _has_targets(split):
+            return _measure_tokens(program, split, feed, batches, start)
+        rows = [program.output(feed.outputs(split, index)).float().cpu() for index in batches]
     finally:
         program.train(training)
-    scores = torch.cat(rows) if rows else torch.empty(0, 1)
+    scores = torch.cat(rows)[torch.cat(batches).argsort()] if len(split) else torch.empty(0, 1)
     return measure(scores, split.labels, time.perf_counter() - start)
+
+
+def _has_targets(split: Split) -> bool:
+    """The examples are texts to be written, not classes."""
+    first = split.fetch(torch.arange(min(1, len(split))))
+    return isinstance(first, Texts) and first.targets is not None
+
+
+def _measure_tokens(program: Program, split: Split, feed: Feed, batches: list[Tensor], start: float) -> Metrics:
+    """How well the targets' tokens are predicted, each with all before it given."""
+    loss, right, seen = 0.0, 0, 0
+    for index in batches:
+        out = feed.outputs(split, index)
+        scores = program.output(out).float()
+        if out.targets is None:
+            raise DataError(say(split.name, "must have targets to score a program that writes", "none"))
+        loss += float(torch.nn.functional.cross_entropy(scores, out.targets, reduction="sum"))
+        right += int((scores.argmax(1) == out.targets).sum())
+        seen += len(out.targets)
+    return Metrics(
+        accuracy=right / max(1, seen), balanced_accuracy=math.nan, macro_f1=math.nan, loss=loss / max(1, seen),
+        confusion=None, scores=torch.empty(len(split), 0), seconds=time.perf_counter() - start,
+    )  # fmt: skip

@@ -1,7 +1,8 @@
 """Control: a linear layer on the outputs of the untouched source, the strongest cheap reading of what f already knows.
 
 On standardised class scores (or, with `features=True`, on what the source's own last layer reads), as the linear-probe
-rows of Cai et al. (arXiv:2410.24018, arXiv:2406.03150) are; computed once, so an epoch takes milliseconds.
+rows of Cai et al. (arXiv:2410.24018, arXiv:2406.03150) are; computed once, so an epoch takes milliseconds. Texts are
+always read by features: the class scores of a language model are its whole vocabulary.
 """
 
 from dataclasses import dataclass
@@ -12,24 +13,26 @@ from reprogram.core.program import Program
 from reprogram.core.source import Source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Taxonomy
-from reprogram.inputs import Place
+from reprogram.inputs import entry, with_classes
 from reprogram.outputs import Linear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Settings, ours: the papers name only the layer.
+    r"""Settings, ours: the papers name only the layer.
 
     Attributes:
         canvas: pixels of the source's input; None for what the source was trained on.
         inner: pixels of the image on it; None for the whole canvas.
-        features: read the source's features instead of its class scores.
+        features: read the source's features instead of its class scores; texts always are.
+        template: how the columns of a text task become a prompt; None for "{text}\nLabel:" and its like.
         recipe: AdamW, stopped when validation no longer improves.
     """
 
     canvas: int | None = None
     inner: int | None = None
     features: bool = False
+    template: str | None = None
     recipe: Recipe = Recipe(
         optimizer="adamw",
         lr=0.003,
@@ -43,14 +46,16 @@ class Config:
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = resize``, ``O = linear``."""
-    size = source.spec.canvas(config.canvas)
-    width = source.spec.width if config.features else source.spec.outputs
+    """``I = resize, or template``, ``O = linear``."""
+    way = entry(
+        source, with_classes(task, METHOD.name), canvas=config.canvas, inner=config.inner, template=config.template
+    )
+    features = config.features or source.spec.modality == "text"
+    width = source.spec.width if features else source.spec.outputs
     if width is None:
         raise CapabilityError(say("features", "must be False for a source of unknown feature width", source.spec.ref))
-    output = Linear(width, len(task.classes), features=config.features)
-    origin = Origin(method=METHOD.name, config=config, task=task)
-    return Program([Place(size, config.inner or size)], source, output, origin=origin)
+    output = Linear(width, len(task.classes), features=features)
+    return Program(way.edits, source, output, origin=Origin(method=METHOD.name, config=config, task=task))
 
 
 METHOD = Method(

@@ -1,23 +1,50 @@
 """O: how the source's outputs are read as the target's, one alignment a file.
 
-Every output has `fold()` [S, T] and `offset()` [T] with ``forward == scores @ fold() + offset()``, for export and for
-checks; those that count or measure have `observe`, `refresh`, `forget`, `statistics` and `load_statistics`.
+Outputs that are linear in class scores or features have `fold()` [S, T] and `offset()` [T] with
+``forward == scores @ fold() + offset()``, for export and for checks; those that count or measure have `observe`,
+`refresh`, `forget`, `statistics` and `load_statistics`.
 """
 
+from reprogram.outputs.answers import answers, head_on_features
+from reprogram.outputs.calibrated import Calibrated, content_free
 from reprogram.outputs.choose import label_map
 from reprogram.outputs.identity import Identity
+from reprogram.outputs.label_words import Words, tokenised_words, words_of
 from reprogram.outputs.linear import Linear
+from reprogram.outputs.mixture import MixtureOfAnswers
+from reprogram.outputs.prototypes import NearestNeighbours, Prototypes
+from reprogram.outputs.rule_verbalizer import RuleVerbalizer
 from reprogram.outputs.rules import FirstClasses, NamedClasses
+from reprogram.outputs.soft_verbalizer import SoftVerbalizer, soft_verbalizer
 from reprogram.outputs.statistical import BayesianMap, BayesianMapPlus, FrequencyMap, RandomMap
+from reprogram.outputs.token_scores import TokenScores
+from reprogram.outputs.verbalizer import ContinuationVerbalizer, Verbalizer, verbalizer
 
 __all__ = [
     "BayesianMap",
     "BayesianMapPlus",
+    "Calibrated",
+    "ContinuationVerbalizer",
     "FirstClasses",
     "FrequencyMap",
     "Identity",
     "Linear",
+    "MixtureOfAnswers",
     "NamedClasses",
+    "NearestNeighbours",
+    "Prototypes",
     "RandomMap",
+    "RuleVerbalizer",
+    "SoftVerbalizer",
+    "TokenScores",
+    "Verbalizer",
+    "Words",
+    "answers",
+    "content_free",
+    "head_on_features",
     "label_map",
+    "soft_verbalizer",
+    "tokenised_words",
+    "verbalizer",
+    "words_of",
 ]

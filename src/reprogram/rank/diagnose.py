@@ -54,7 +54,7 @@ def target_sample(task: Task, n: int, seed: int = 0) -> TargetSample:
         place[mine] = torch.arange(len(mine))
     turn = place * len(task.classes) + labels
     rows = turn.argsort()[:n]
-    return TargetSample(task.train.fetch(rows), labels[rows], rows)
+    return TargetSample(task.train.pictures(rows), labels[rows], rows)
 
 
 def diagnose(  # noqa: PLR0913 (all but two are by name)
@@ -100,6 +100,6 @@ def diagnose(  # noqa: PLR0913 (all but two are by name)
         program = build(method, loaded, task, **settings)
     chosen = sample or target_sample(task, n, options.seed)
     rows = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(options.seed))[:sketch]
-    batches = batches_of(task.train.fetch, task.train.labels, rows) if len(rows) else None
+    batches = batches_of(task.train.pictures, task.train.labels, rows) if len(rows) else None
     found = diagnose_program(program, chosen.x, chosen.y, targets=len(task.classes), options=options, batches=batches)
     return replace(found, task=task.name, settings={} if isinstance(source, Program) else settings)

@@ -1,10 +1,11 @@
 """What a program must beat: readings of the untouched source, a constant answer, and the same fit on random weights.
 
-All are fitted on the program's own training split. No edit and linear probe see the same picture on the same canvas,
-so the source passes over the data once for both.
+All are fitted on the program's own training split. No edit and linear probe see the same picture on the same canvas, or
+the same text in the same template, so the source passes over pictures once for both.
 """
 
 import copy
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,16 +13,18 @@ from dataclasses import dataclass, replace
 import torch
 
 from reprogram.catalogue import build, find
-from reprogram.core.errors import ConfigError, FitError, SourceError
+from reprogram.core.errors import ConfigError, ReprogramError
 from reprogram.core.method import Recipe
 from reprogram.core.program import Edit, Observing, Output, Program
 from reprogram.core.result import Parameters
 from reprogram.core.source import Source
 from reprogram.fit import FitOptions, FitResult, Metrics, fit, measure
-from reprogram.inputs import Place
-from reprogram.outputs import Linear
-from reprogram.sources import ModuleSource
+from reprogram.inputs import Place, Template
+from reprogram.outputs import Linear, MixtureOfAnswers
+from reprogram.sources import LanguageSource, ModuleSource
 from reprogram.tasks import Split, Task
+
+_SOFT = re.compile(r"\{\s*soft\s*:[^{}]*\}")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -60,21 +63,23 @@ def controls(
 
     Returns:
         No edit with the same output, linear probe, majority class, and on request the random source. A program that is
-        one of these has no row for itself.
+        one of these has no row for itself. Where texts are to be written, there are no classes to probe or to count:
+        no edit is the source without its prompt.
     """
     program = result.program
-    place = placed(program, task)
+    place, text = placed(program, task), task.spec.modality == "text"
     made: list[Control] = []
     run = _Runner(task, seed, _quiet(options, program))
     if place is not None and _manipulates(program):
-        told = "The picture scaled to the canvas, nothing learned on it; an output of the program's kind, fitted anew."
+        told = f"{_ENTRIES[text]}, nothing learned on it; an output of the program's kind, fitted anew."
         made.append(run.control("no edit, same output", told, lambda: _no_edit(program, place), _reading(result)))
-    if place is not None and not _is_probe(program):
-        told = "A linear layer learned on the class scores of the untouched source."
+    if place is not None and not task.spec.generates and not _is_probe(program):
+        told = f"A linear layer learned on the {_READ[text]} of the untouched source."
         made.append(run.control("linear probe", told, lambda: _probe(program.source, task, place), None))
-    made.append(majority(task))
+    if not task.spec.generates:
+        made.append(majority(task))
     source = program.source
-    if full and isinstance(source, ModuleSource):
+    if full and isinstance(source, (ModuleSource, LanguageSource)):
         told = "The same method and recipe on the source's architecture with random weights."
         made.append(run.control(
             "random source", told, lambda: _rebuilt(program, source.randomised(seed), seed), result.recipe
@@ -98,8 +103,18 @@ def majority(task: Task) -> Control:
     )  # fmt: skip
 
 
-def placed(program: Program, task: Task) -> Place | None:
-    """The whole picture on the program's canvas, nothing else: what the controls see. None if these are no pictures."""
+_ENTRIES = {False: "The picture scaled to the canvas", True: "The text in the program's template"}
+_READ = {False: "class scores", True: "features"}
+
+
+def placed(program: Program, task: Task) -> Place | Template | None:
+    """What the controls see: the picture on the program's canvas, or the text in its template without learned tokens.
+
+    None if there is neither, as in programs made by hand.
+    """
+    if program.source.spec.modality == "text":
+        found = next((e for e in program.input if isinstance(e, Template)), None)
+        return None if found is None else Template(_SOFT.sub("", found.layout), task.spec.sample.columns)
     if program.source.spec.modality != "image":
         return None
     canvas = next((e.canvas for e in program.input if isinstance(e, Place)), None)
@@ -124,7 +139,7 @@ class _Runner:
         try:
             program = make()
             done = fit(program, self.task, seed=self.seed, options=replace(self.options, recipe=recipe))
-        except (SourceError, ConfigError, FitError) as problem:
+        except ReprogramError as problem:
             failed = f"{description} It could not be fitted: {problem}"
             return Control(name=name, description=failed, test=None, validation=None, parameters=Parameters(0, 0),
                            seconds=time.perf_counter() - start)  # fmt: skip
@@ -149,7 +164,9 @@ def _no_edit(program: Program, place: Edit) -> Program:
     return Program([place], program.source, fresh_output(program))
 
 
-def _probe(source: Source, task: Task, place: Place) -> Program:
+def _probe(source: Source, task: Task, place: Place | Template) -> Program:
+    if isinstance(place, Template):
+        return build("linear_probe", source, task.spec, template=place.layout)
     return build("linear_probe", source, task.spec, canvas=place.canvas, inner=place.canvas)
 
 
@@ -164,9 +181,13 @@ def _reading(result: FitResult) -> Recipe:
 def fresh_output(program: Program) -> Output:
     """An output of the same kind and settings as the program's, as if nothing had been fitted yet."""
     try:
-        return _rebuilt(program, program.source, 0).output
+        output = _rebuilt(program, program.source, 0).output
     except ConfigError:  # made by hand: no method to ask
-        output = copy.deepcopy(program.output)
+        output = _emptied(copy.deepcopy(program.output))
+    return output.inner if isinstance(output, MixtureOfAnswers) else output  # there is one answer without its prompts
+
+
+def _emptied(output: Output) -> Output:
     if isinstance(output, Linear):
         return Linear(output.sources, output.targets, features=output.reads_features)
     if isinstance(output, Observing):
@@ -196,4 +217,6 @@ def _manipulates(program: Program) -> bool:
 
 
 def _is_probe(program: Program) -> bool:
-    return not _manipulates(program) and isinstance(program.output, Linear) and not program.output.reads_features
+    features = program.source.spec.modality == "text"
+    output = program.output
+    return not _manipulates(program) and isinstance(output, Linear) and output.reads_features == features

@@ -11,7 +11,7 @@ from reprogram._version import __version__
 from reprogram.core.method import Recipe
 from reprogram.core.program import Program
 from reprogram.fit import FitResult
-from reprogram.report.verdict import percent
+from reprogram.report.words import percent, thing
 from reprogram.sources import ModuleSource
 from reprogram.tasks import Task
 
@@ -59,31 +59,47 @@ def size(result: FitResult) -> list[Fact]:
 def speed(result: FitResult, task: Task) -> list[Fact]:
     """How long it took; nothing where that is not known."""
     rows: list[Fact] = []
+    what = f"{thing(task)}s"
     if result.seconds > 0:
         rows.append(Fact("Fit", duration(result.seconds), "all epochs, scoring after each included"))
         if result.history:
             each = result.seconds / len(result.history)
-            rows.append(Fact("An epoch", duration(each), f"{len(task.train):,} training pictures and the scoring"))
+            rows.append(Fact("An epoch", duration(each), f"{len(task.train):,} training {what} and the scoring"))
             if "loss" in result.history[-1]:
                 rate = len(task.train) / each
-                rows.append(Fact("Training", f"{rate:,.0f} /s", "pictures a second, scoring included"))
+                rows.append(Fact("Training", f"{rate:,.0f} /s", f"{what} a second, scoring included"))
     if result.test is not None and result.test.seconds > 0:
         rate = len(result.test) / result.test.seconds
-        note = "test pictures a second" + ("" if _learns_input(result.program) else ", from outputs kept in memory")
+        note = f"test {what} a second" + ("" if _learns_input(result.program) else ", from outputs kept in memory")
         rows.append(Fact("Prediction", f"{rate:,.0f} /s", note))
     return rows
 
 
 def data(task: Task) -> list[Fact]:
     """What the task holds."""
-    shape = " x ".join(str(n) for n in task.spec.sample.shape)
-    rows = [Fact("Classes", f"{len(task.classes):,}"), Fact("Picture", shape, "channels x height x width")]
+    classes = [] if task.spec.generates else [Fact("Classes", f"{len(task.classes):,}")]
+    rows = [*classes, *_examples(task)]
     for name, split in task.splits.items():
         counts = split.counts()
         low, high = int(counts.min()), int(counts.max())
         spread = f"{low:,} a class" if low == high else f"{low:,} to {high:,} a class"
-        rows.append(Fact(name.capitalize(), f"{len(split):,}", spread if len(split) else "there is none"))
+        note = ("" if task.spec.generates else spread) if len(split) else "there is none"
+        rows.append(Fact(name.capitalize(), f"{len(split):,}", note))
     return rows
+
+
+def _examples(task: Task) -> list[Fact]:
+    """The shape of pictures; columns and lengths of texts."""
+    lengths = task.train.lengths()
+    if lengths is None:
+        shape = " x ".join(str(n) for n in task.spec.sample.shape)
+        return [Fact("Picture", shape, "channels x height x width")]
+    note = "characters in training, target included" if task.spec.generates else "characters in training"
+    low, middle, high = int(lengths.min()), int(lengths.median()), int(lengths.max())
+    return [
+        Fact("Columns", ", ".join(task.spec.sample.columns)),
+        Fact("Length", f"{middle:,}", f"{note}, the median; {low:,} to {high:,}"),
+    ]
 
 
 def choices(result: FitResult, has_validation: bool) -> list[Choice]:

@@ -161,7 +161,7 @@ def confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
             for t, row in enumerate(counts.tolist())
         ],
         "hovertemplate": "is %{customdata[0]}<br>taken for %{customdata[1]}<br>"
-        "%{customdata[2]} pictures, %{z:.1%} of the class<extra></extra>",
+        "%{customdata[2]} examples, %{z:.1%} of the class<extra></extra>",
     }
     if numbers:
         trace |= {"text": [[n or "" for n in row] for row in counts.tolist()], "texttemplate": "%{text}"}
@@ -184,7 +184,7 @@ def classes_right(names: Sequence[str], shares: Sequence[float], counts: Sequenc
         "y": list(range(len(names))),
         "marker": {"color": "--accent"},
         "customdata": [[short(name, 60), n] for name, n in zip(names, counts, strict=True)],
-        "hovertemplate": "%{customdata[0]}: %{x:.1%} of %{customdata[1]} pictures<extra></extra>",
+        "hovertemplate": "%{customdata[0]}: %{x:.1%} of %{customdata[1]} examples<extra></extra>",
     }
     layout = {
         "height": 19 * len(names) + 60,

@@ -14,7 +14,9 @@ from reprogram.report import facts, figures, page, pictures
 from reprogram.report.controls import Control, placed
 from reprogram.report.figures import Bar, Figure, Line
 from reprogram.report.mapping import label_map
-from reprogram.report.verdict import Verdict, interval, judge, percent, points, scored
+from reprogram.report.verdict import Verdict, judge, points, scored
+from reprogram.report.texts import text_samples
+from reprogram.report.words import interval, percent, thing, writes
 from reprogram.tasks import Task
 
 LABELLED = 50
@@ -30,6 +32,7 @@ class Standing(NamedTuple):
     interval: str
     difference: str
     balanced: str
+    loss: str
     learned: str
     fitted: str
     seconds: str
@@ -37,11 +40,11 @@ class Standing(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """A confusion: so many pictures of one class were taken for another."""
+    """A confusion: so many examples of one class were taken for another."""
 
     truth: str
     prediction: str
-    pictures: int
+    count: int
     share: str
 
 
@@ -95,16 +98,29 @@ def _contents(
         "story": _story(result),
         "learned": pictures.learned(program, task),
         "samples": pictures.samples(program, task, placed(program, task)),
+        "texts": text_samples(program, task),
+        "thing": thing(task),
+        "generates": task.spec.generates,
         "shown_split": pictures.shown_split(task).name,
         "mapping": label_map(program, task.classes),
-        "mixes": _worst(verdict.mine, task.classes) if verdict.mine and len(task.classes) > 2 else [],
-        "weak": _weakest(verdict.mine, task.classes) if verdict.mine and len(task.classes) > LABELLED else [],
+        **_mistakes(verdict.mine, task),
         "size": facts.size(result),
         "speed": facts.speed(result, task),
         "data": facts.data(task),
         **_again(result, task, command),
     }
     return context, charts
+
+
+def _mistakes(metrics: Metrics | None, task: Task) -> dict[str, list[Any]]:
+    """The tables beside the confusion matrix."""
+    if metrics is None or metrics.confusion is None:
+        return {"mixes": [], "weak": []}
+    many, names = len(task.classes), task.classes
+    return {
+        "mixes": _worst(metrics.confusion, names) if many > 2 else [],
+        "weak": _weakest(metrics.confusion, names, thing(task)) if many > LABELLED else [],
+    }
 
 
 def _again(result: FitResult, task: Task, command: str) -> dict[str, Any]:
@@ -127,7 +143,10 @@ def _tiles(result: FitResult, verdict: Verdict) -> list[facts.Fact]:
     fact, count = facts.Fact, result.program.count()
     rows: list[facts.Fact] = []
     if verdict.mine is not None:
-        rows.append(fact(f"{verdict.split} accuracy", percent(verdict.mine.accuracy), interval(verdict.mine)))
+        what = "tokens predicted" if writes(verdict.mine) else "accuracy"
+        rows.append(fact(f"{verdict.split} {what}", percent(verdict.mine.accuracy), interval(verdict.mine)))
+        if writes(verdict.mine):
+            rows.append(fact("perplexity", f"{verdict.mine.perplexity:.3g}", f"{verdict.mine.loss:.3g} nats a token"))
     theirs = scored(verdict.best, verdict.split) if verdict.best else None
     if verdict.best and theirs and verdict.difference is not None:
         rows.append(fact("best control", percent(theirs.accuracy), verdict.best.name))
@@ -176,7 +195,7 @@ def _control_chart(result: FitResult, controls: Sequence[Control], verdict: Verd
 
 
 def _class_charts(metrics: Metrics | None, task: Task) -> dict[str, Figure]:
-    if metrics is None or len(task.classes) > LABELLED:
+    if metrics is None or metrics.confusion is None or len(task.classes) > LABELLED:
         return {}
     charts = {"confusion": figures.confusion(metrics.confusion, task.classes)}
     if len(task.classes) > 2:
@@ -205,7 +224,8 @@ def _standing(row: Control, verdict: Verdict, mine: bool) -> Standing:
         accuracy=percent(metrics.accuracy) if metrics else "–",
         interval=f"{100 * low:.1f} – {100 * high:.1f}" if metrics else "–",
         difference=gap,
-        balanced=percent(metrics.balanced_accuracy) if metrics else "–",
+        balanced=percent(metrics.balanced_accuracy) if metrics and not writes(metrics) else "–",
+        loss=f"{metrics.loss:.3g}" if metrics else "–",
         learned=f"{row.parameters.effective:,}",
         fitted=f"{row.parameters.fitted:,}",
         seconds=facts.duration(row.seconds),
@@ -223,21 +243,21 @@ def _story(result: FitResult) -> str:
 
 
 def _by_class(confusion: Tensor) -> list[tuple[int, float, int]]:
-    """(class, share right, pictures), best first; classes without pictures are left out."""
+    """(class, share right, examples), best first; classes without examples are left out."""
     counts, right = confusion.sum(1).tolist(), confusion.diag().tolist()
     rows = [(place, r / n, n) for place, (r, n) in enumerate(zip(right, counts, strict=True)) if n]
     return sorted(rows, key=lambda row: -row[1])
 
 
-def _weakest(metrics: Metrics, classes: Sequence[str], most: int = 15) -> list[facts.Fact]:
-    rows = _by_class(metrics.confusion)[::-1][:most]
-    return [facts.Fact(classes[place], percent(share), f"of {count:,} pictures") for place, share, count in rows]
+def _weakest(confusion: Tensor, classes: Sequence[str], thing: str, most: int = 15) -> list[facts.Fact]:
+    rows = _by_class(confusion)[::-1][:most]
+    return [facts.Fact(classes[place], percent(share), f"of {count:,} {thing}s") for place, share, count in rows]
 
 
-def _worst(metrics: Metrics, classes: Sequence[str]) -> list[Mix]:
-    """The confusions with the most pictures."""
-    wrong = metrics.confusion.clone().fill_diagonal_(0)
-    totals = metrics.confusion.sum(1).tolist()
+def _worst(confusion: Tensor, classes: Sequence[str]) -> list[Mix]:
+    """The confusions with the most examples."""
+    wrong = confusion.clone().fill_diagonal_(0)
+    totals = confusion.sum(1).tolist()
     most = 20 if len(classes) > LABELLED else 8
     values, places = wrong.flatten().topk(min(most, wrong.numel()))
     rows: list[Mix] = []

@@ -9,7 +9,8 @@ from torch import Tensor
 from reprogram.core.errors import ConfigError
 from reprogram.core.program import Output, Program
 from reprogram.core.source import SourceSpec
-from reprogram.outputs import Linear
+from reprogram.core.source import TextSource
+from reprogram.outputs import ContinuationVerbalizer, Linear, TokenScores, Verbalizer
 
 MOST_ROWS = 60
 MOST_CELLS = 8
@@ -45,7 +46,7 @@ class LabelMap:
     """What a report shows of an output.
 
     Attributes:
-        kind: "one-to-one", "shares" (weights of a target sum to 1), "weights" (signed), or "none".
+        kind: "one-to-one", "shares" (weights of a target sum to 1), "weights" (signed), "words", or "none".
         text: a sentence on what it is.
         rows: of the first targets, in the task's order.
         left_out: targets without a row.
@@ -66,6 +67,17 @@ class LabelMap:
 def label_map(program: Program, classes: tuple[str, ...]) -> LabelMap:
     """Read a program's label map."""
     output, spec = program.output, program.source.spec
+    if isinstance(output, TokenScores):
+        return LabelMap(
+            "none", "The answer is what the source writes: its own scores of the next token, as they are.", []
+        )
+    if isinstance(output, (Verbalizer, ContinuationVerbalizer)) and isinstance(program.source, TextSource):
+        words = _label_words(output, program.source)
+        rows = [
+            Row(name, [Cell(w, "", 0.0) for w in mine[:MOST_CELLS]], "")
+            for name, mine in zip(classes, words, strict=True)
+        ]
+        return LabelMap("words", _TEXTS["words"], rows[:MOST_ROWS], max(0, len(classes) - MOST_ROWS))
     if output.reads_features:
         text = "The output reads the network's features, not its class scores, so there are no source classes to show."
         return LabelMap("none", text, [])
@@ -83,9 +95,24 @@ _TEXTS = {
     "one-to-one": "Each target class is read from one source class: the score of the source class is the target's.",
     "shares": "Each target's score is a weighted mean of source scores. The source classes with the most weight are "
     "shown, the heaviest first; a deeper tint is more weight.",
+    "words": "Each class is read from label words: its score is what the source gives them where the answer goes.",
     "weights": "Each target's score is a weighted sum of source scores, in standard deviations of each source score "
     "where the layer standardises them. The largest weights are shown: blue speaks for the target, orange against it.",
 }
+
+
+def _label_words(output: Verbalizer | ContinuationVerbalizer, source: TextSource) -> list[list[str]]:
+    """The words of each class, in the source's tokens."""
+    if isinstance(output, Verbalizer):
+        return [
+            [source.decode([int(token)]) for token in ids[there]]
+            for ids, there in zip(output.index.cpu(), output.present.cpu(), strict=True)
+        ]
+    flat = [source.decode(word) for word in output.reading.continuations]
+    return [
+        [flat[int(place)] for place in places[there]]
+        for places, there in zip(output.index.cpu(), output.present.cpu(), strict=True)
+    ]
 
 
 def _matrix(output: Output) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What was learned and what the network sees, as pictures.
+"""What was learned and what the network sees, as pictures where it can be seen.
 
 A pattern is shown in units of full brightness: 1 is the step from black to white. Patterns that act after the source's
 normalisation are brought back to that unit with the source's own deviation.
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from reprogram.core.inserting import Inserting, Prefixing
 from reprogram.core.program import Edit, Input, Program
 from reprogram.core.source import Source
 from reprogram.inputs import Additive, Patch, Place, SampleMask
@@ -69,20 +70,20 @@ def learned(program: Program, task: Task) -> list[Learned]:
 
 
 @torch.no_grad()
-def samples(program: Program, task: Task, place: Place | None, count: int = 9) -> list[Sample]:
+def samples(program: Program, task: Task, place: Edit | None, count: int = 9) -> list[Sample]:
     """Pictures of the test split (or of the next best), drawn at random, with all that happens to them.
 
     Args:
         program: in eval mode.
         task: whose pictures.
-        place: brings a picture to the source without the program; None leaves the comparison out.
+        place: brings a picture to the source without the program; without a `Place` nothing is shown.
         count: how many.
     """
-    if place is None:
+    if not isinstance(place, Place):
         return []
     split = shown_split(task)
     index = _draw(split, count)
-    x = split.fetch(index).to(program.source.device)
+    x = split.pictures(index).to(program.source.device)
     plain = as_unit(x)
     scores = program(x).float().softmax(-1)
     before = _top(program.source, plain, Input(place))
@@ -118,6 +119,8 @@ def _describe(edit: Edit, count: int, program: Program, task: Task) -> Learned:
     where = {"input": "on the pixels", "normalised": "after the source's normalisation"}.get(
         edit.site, f"inside the network, at {edit.site}"
     )
+    if isinstance(edit, (Inserting, Prefixing)):
+        return _tokens(edit, count, task)
     if isinstance(edit, Additive):
         return _additive(edit, count, where, std)
     if isinstance(edit, Patch):
@@ -127,6 +130,16 @@ def _describe(edit: Edit, count: int, program: Program, task: Task) -> Learned:
         return _sample_mask(edit, count, program, task, std)
     text = f"{count:,} learned numbers act {where}. They are no picture, so none is shown."
     return Learned(type(edit).__name__, text, [])
+
+
+def _tokens(edit: Inserting | Prefixing, count: int, task: Task) -> Learned:
+    what = "text" if task.spec.modality == "text" else "picture"
+    if isinstance(edit, Prefixing):
+        where = f"keys and values of {edit.length} positions that every token of the {what} attends to"
+    else:
+        where = f"{edit.length} tokens that join every {what} before the first layer"
+    text = f"{count:,} learned numbers make {where}."
+    return Learned("Learned prefix" if isinstance(edit, Prefixing) else "Learned tokens", text, [])
 
 
 def _additive(edit: Additive, count: int, where: str, std: Tensor) -> Learned:
@@ -142,7 +155,7 @@ def _additive(edit: Additive, count: int, where: str, std: Tensor) -> Learned:
 @torch.no_grad()
 def _sample_mask(edit: SampleMask, count: int, program: Program, task: Task, std: Tensor) -> Learned:
     split = shown_split(task)
-    x = as_unit(split.fetch(_draw(split, 4)).to(program.source.device))
+    x = as_unit(split.pictures(_draw(split, 4)).to(program.source.device))
     masks = edit.mask(_reaching(edit, program, x)).cpu()
     low, high = float(masks.min()), float(masks.max())
     shown = [

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from reprogram.report import page
 from reprogram.report.figures import Figure, _axis, brief, log_ticks, short
-from reprogram.report.verdict import percent
+from reprogram.report.words import percent
 
 PANELS = (
     "probe_accuracy", "source_lambda_min", "program_lambda_min", "gf_loss", "loo_accuracy", "leep", "logme", "knn",

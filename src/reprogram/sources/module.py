@@ -5,7 +5,6 @@ sites are "hidden.i" (what block i reads) and every module's path (what that mod
 """
 
 import copy
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
 from reprogram.core.texts import Batch
 from reprogram.media.images import Samples, as_samples
+from reprogram.sources._frozen import EditSites, fingerprint, freeze
 
 Sites = str | Sequence[str] | None
 
@@ -47,20 +47,23 @@ class ModuleSource:
     may share it. Calls from several threads do not see each other's edits.
     """
 
-    def __init__(self, module: nn.Module, spec: SourceSpec, *, blocks: Sequence[str] = (), head: str = "") -> None:
-        self.module = module.eval().requires_grad_(False)
+    def __init__(
+        self, module: nn.Module, spec: SourceSpec, *, blocks: Sequence[str] = (), head: str = "", tokens: bool = False
+    ) -> None:
+        self.module = freeze(module)
         self._blocks = tuple(blocks)
         self._head = head
         self.spec = replace(spec, depth=len(self._blocks))
         self._slot = Slot[_Call]()
-        self._attached: set[str] = set()
-        self._paths = dict(module.named_modules())
-        sites = {"input": Location.INPUT, "normalised": Location.INPUT}
-        sites |= {f"hidden.{i}": Location.HIDDEN for i in range(len(self._blocks))}
-        sites |= {path: Location.HIDDEN for path in self._paths if path}
+        self._hooks = EditSites(module, self._blocks, self._bound, embedding=tokens)
+        sites = {"input": Location.INPUT, "normalised": Location.INPUT, **self._hooks.sites}
         self.sites: Mapping[str, Location] = MappingProxyType(sites)
+        self._tokens = tokens
+        self._keeps_features = False
         can = {Capability.GRADIENTS, Capability.HIDDEN_SITES}
-        self.capabilities = frozenset(can | {Capability.FEATURES} if head else can)
+        can |= {Capability.FEATURES} if head else set()
+        can |= {Capability.TOKEN_INSERTION} if tokens else set()
+        self.capabilities = frozenset(can)
         first = next(module.parameters(), None)
         self._kind = first.dtype if first is not None else torch.float32
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (spec.preprocessing.mean, spec.preprocessing.std))
@@ -74,13 +77,7 @@ class ModuleSource:
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, 64 hex digits."""
-        digest = hashlib.sha256()
-        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        for name in sorted(tensors):
-            t = tensors[name].detach()
-            digest.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
-            digest.update(t.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return fingerprint(self.module)
 
     def to(self, device: torch.device | str) -> "ModuleSource":
         """Move the module (in place) and return the source."""
@@ -95,22 +92,14 @@ class ModuleSource:
             CapabilityError: a site is unknown, or features are wanted of a module without a linear head.
         """
         for site in sites:
-            if site in ("input", "normalised") or site in self._attached:
-                continue
-            if site not in self.sites:
-                raise CapabilityError(say("site", "must be one of `source.sites`", site))
-            if site.startswith("hidden.") and site not in self._paths:
-                block = self._paths[self._blocks[int(site.removeprefix("hidden."))]]
-                block.register_forward_pre_hook(self._edit_argument(site))
-            else:
-                self._paths[site].register_forward_hook(self._edit_result(site))
-            self._attached.add(site)
+            if site not in ("input", "normalised"):
+                self._hooks.attach(site)
         _check_reading(reading, self.spec)
-        if reading.features and "features" not in self._attached:
+        if reading.features and not self._keeps_features:
             if not self._head:
                 raise CapabilityError(say("source", "must have a linear head to give features", self.spec.ref))
-            self._paths[self._head].register_forward_pre_hook(self._keep_features())
-            self._attached.add("features")
+            self.module.get_submodule(self._head).register_forward_pre_hook(self._keep_features())
+            self._keeps_features = True
 
     @contextmanager
     def editing(self, input: Input) -> Generator[None]:
@@ -169,28 +158,14 @@ class ModuleSource:
                 elif next(module.parameters(recurse=False), None) is not None:
                     raise SourceError(say(path or "module", "must have `reset_parameters` to be randomised", module))
         made = ModuleSource(twin, replace(self.spec, ref=f"{self.spec.ref}@random-{seed}", accuracy=None),
-                            blocks=self._blocks, head=self._head)  # fmt: skip
+                            blocks=self._blocks, head=self._head, tokens=self._tokens)  # fmt: skip
         if calibrate is not None:
             _calibrate(made, calibrate)
         return made
 
-    def _edit_argument(self, site: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            call = self._slot.current()
-            return None if call is None or not args else (call.input(args[0], site), *args[1:])
-
-        return hook
-
-    def _edit_result(self, site: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
-        def hook(_: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-            call = self._slot.current()
-            if call is None:
-                return result
-            if isinstance(result, tuple):  # some libraries' blocks return (hidden, attention, ...)
-                return (call.input(result[0], site), *result[1:])
-            return call.input(result, site)
-
-        return hook
+    def _bound(self) -> Input | None:
+        call = self._slot.current()
+        return None if call is None else call.input
 
     def _keep_features(self) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -208,6 +183,7 @@ def wrap(
     labels: Sequence[str] | None = None,
     preprocess: Preprocessing | tuple[Sequence[float], Sequence[float]] | None = None,
     sites: Sites = None,
+    tokens: bool = False,
     **facts: Any,
 ) -> ModuleSource:
     """Any module that maps images [B, *input_shape] to class scores [B, S] as a frozen source.
@@ -219,6 +195,8 @@ def wrap(
         preprocess: `Preprocessing`, or (mean, std) per channel, applied to pixels in [0, 1]; None for no change.
         sites: glob patterns of module paths whose matches, in order, become "hidden.0", "hidden.1", ... ("layer*.*").
             Every module's path is a site in any case.
+        tokens: the blocks read sequences [B, tokens, d] that start with a class token, which is what the head reads: a
+            vision transformer. Gives the site "embedding" (what the first block reads), where tokens may be added.
         facts: further fields of `SourceSpec`: `ref`, `resizable`, `width`, `accuracy`.
 
     Raises:
@@ -237,7 +215,8 @@ def wrap(
     name = f"module:{type(module).__name__}"
     spec = SourceSpec(ref=facts.pop("ref", name), modality="image", input_shape=input_shape, outputs=outputs,
                       labels=tuple(labels) if labels else None, preprocessing=preprocess, **facts)  # fmt: skip
-    return ModuleSource(module, spec, blocks=_matching(module, sites), head=_linear_head(module, outputs))
+    blocks = _matching(module, sites)
+    return ModuleSource(module, spec, blocks=blocks, head=_linear_head(module, outputs), tokens=tokens)
 
 
 def _check_reading(reading: Reading, spec: SourceSpec) -> None:

@@ -61,6 +61,7 @@ def _as_source(timm: Any, model: Any, name: str, *, pretrained: bool) -> ModuleS
         ref=f"timm/{name}" if pretrained else f"timm/{name}?pretrained=false",
         resizable=not model.pretrained_cfg.get("fixed_input_size", False),
         width=model.num_features,
+        tokens=getattr(model, "global_pool", "") == "token" and getattr(model, "num_prefix_tokens", 0) > 0,
     )
 
 

@@ -4,9 +4,10 @@ Cards come from strangers' files, so every field is checked, unknown ones are re
 `method` and `source.ref` are names that the rooms above look up among what they know.
 """
 
-from typing import Annotated, final
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, final
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_serializer
 
 from reprogram.core.errors import ArtifactError, say
 from reprogram.store._json import canonical, parse
@@ -53,16 +54,24 @@ class SourceCard(_Part):
 
 @final
 class SampleCard(_Part):
-    """The shape every input of the task is brought to, and how; see `reprogram.core.task.Sample`."""
+    """The shape every input of the task is brought to, and how; see `reprogram.core.task.Sample`.
+
+    Cards of pictures are written without `columns`, as they were before there were texts.
+    """
 
     shape: tuple[Count, ...]
     fit: str
     interpolation: str
+    columns: tuple[Name, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, handler: Callable[[Any], dict[str, JsonValue]]) -> dict[str, JsonValue]:
+        return {name: value for name, value in handler(self).items() if name != "columns" or value}
 
 
 @final
 class TaskCard(_Part):
-    """What the method saw of the task; see `reprogram.core.task.TaskSpec`."""
+    """What the method saw of the task; see `reprogram.core.task.TaskSpec`. No classes: texts that are to be written."""
 
     name: str
     classes: tuple[str, ...]
@@ -88,6 +97,7 @@ class ProgramCard(_Part):
         library_version: the version that wrote it.
         created: when, ISO 8601 in UTC, such as "2025-11-30T12:00:00Z".
         method: name of the method that builds the parts.
+        form: see `reprogram.core.method.Origin`.
         config: the method's settings, as plain values.
         taxonomy: values per axis, read off the built program.
         source: the source it was made for.
@@ -103,6 +113,7 @@ class ProgramCard(_Part):
     library_version: Name
     created: Utc
     method: Name
+    form: Literal["trained", "compact", "compiled"] = "trained"
     config: dict[str, JsonValue]
     taxonomy: dict[str, list[str]]
     source: SourceCard

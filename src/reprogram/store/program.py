@@ -98,6 +98,7 @@ def save(  # noqa: PLR0913 - each is one line of the card
             library_version=__version__,
             created=created or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             method=origin.method,
+            form=origin.form,
             config=_config(origin),
             taxonomy=program.taxonomy.axes(),
             source=_source_card(program.source.spec, program.source.fingerprint()),
@@ -258,5 +259,5 @@ def _source_card(spec: SourceSpec, fingerprint: str) -> SourceCard:
 
 
 def _task_card(task: TaskSpec) -> TaskCard:
-    sample = SampleCard(shape=task.sample.shape, fit=task.sample.fit, interpolation=task.sample.interpolation)
+    sample = SampleCard(**dataclasses.asdict(task.sample))
     return TaskCard(name=task.name, classes=task.classes, sample=sample, modality=task.modality)

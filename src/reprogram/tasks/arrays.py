@@ -13,8 +13,9 @@ from reprogram.media.arrays import to_pictures
 from reprogram.media.frame import fit_tensor
 from reprogram.media.images import Samples, as_samples
 from reprogram.tasks.assemble import Built, Material, assemble, choose_sample, class_order
+from reprogram.tasks.examples import check_range
 from reprogram.tasks.options import Options
-from reprogram.tasks.pixels import InMemory, check_range
+from reprogram.tasks.pixels import InMemory
 
 Pair: TypeAlias = tuple[object, object]
 """Pictures and their labels."""
@@ -47,7 +48,7 @@ def build_arrays(
         classes=names,
         labels=torch.cat(list(labels.values())),
         names=[f"{split}/{i}" for split, tensor in tensors.items() for i in range(len(tensor))],
-        pixels=InMemory(torch.cat(list(tensors.values()))),
+        examples=InMemory(torch.cat(list(tensors.values()))),
         groups=_groups({split: len(tensor) for split, tensor in tensors.items()}),
     )
     return assemble(name, material, sample, options, (*notes, *more))

@@ -1,4 +1,4 @@
-"""From labelled pictures to a task's splits, with the checks that all kinds of data share."""
+"""From labelled examples to a task's splits, with the checks that all kinds of data share."""
 
 import logging
 import statistics
@@ -12,8 +12,8 @@ from torch import Tensor
 from reprogram.core.errors import DataError, say
 from reprogram.core.task import Sample, TaskSpec
 from reprogram.tasks.divide import complete
+from reprogram.tasks.examples import Examples
 from reprogram.tasks.options import Options
-from reprogram.tasks.pixels import Pixels
 from reprogram.tasks.split import Split
 
 LARGEST_KEPT = 512
@@ -33,46 +33,47 @@ class Built(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Labelled pictures before they are divided.
+    """Labelled examples before they are divided.
 
     Attributes:
-        classes: T names.
-        labels: class numbers, [N].
-        names: one a picture, [N].
-        pixels: the N pictures.
+        classes: T names; none for texts that are to be followed by texts.
+        labels: class numbers, [N]; all 0 without classes.
+        names: one an example, [N].
+        examples: the N pictures or texts.
         groups: row numbers of the splits the data have; only "train" where they have none.
-        digests: one a picture, equal for files with the same content; empty where there are no files.
+        digests: one an example, equal for files or texts with the same content; empty where nobody looked.
     """
 
     classes: tuple[str, ...]
     labels: Tensor
     names: Sequence[str]
-    pixels: Pixels
+    examples: Examples
     groups: Mapping[str, Tensor]
     digests: Sequence[bytes] = ()
 
 
 def assemble(name: str, material: Material, sample: Sample, options: Options, notes: Sequence[str]) -> Built:
-    """Divide the pictures into train, val and test.
+    """Divide the examples into train, val and test.
 
     Raises:
         DataError: fewer than two classes, nothing to train on, or classes that only validation or test have.
     """
-    if len(material.classes) < 2:
+    what, modality = ("texts", "text") if sample.columns else ("pictures", "image")
+    if len(material.classes) < 2 and not (sample.columns and not material.classes):
         remedy = "Each class needs its own folder or label."
-        raise DataError(say(name, "must have pictures of at least two classes", list(material.classes), remedy))
+        raise DataError(say(name, f"must have {what} of at least two classes", list(material.classes), remedy))
     groups, more, divided = complete(material.groups, material.labels, options)
     labels, classes = material.labels, material.classes
-    counts = torch.bincount(labels[divided], minlength=len(classes)).tolist()
+    counts: list[int] = torch.bincount(labels[divided], minlength=len(classes)).tolist()[: len(classes)]
     lonely = [c for c, count in zip(classes, counts, strict=True) if count == 1]
     if lonely:
         more.append(f"Classes with a single example, which goes to train: {few(lonely)}.")
     more += _repeated(material, groups)
     splits = {split: _split(split, rows, material) for split, rows in groups.items()}
-    absent = [c for c, count in zip(classes, splits["train"].counts().tolist(), strict=True) if not count]
+    absent = [c for c, count in zip(classes, splits["train"].counts().tolist(), strict=False) if not count]
     if absent:
         more.append(f"Classes without examples in train: {few(absent)}.")
-    spec = TaskSpec(name=name, classes=classes, sample=sample)
+    spec = TaskSpec(name=name, classes=classes, sample=sample, modality=modality)
     return Built(spec, splits, (*notes, *more))
 
 
@@ -134,11 +135,11 @@ def few(names: Sequence[str], limit: int = 3) -> str:
 def _split(name: str, rows: Tensor, material: Material) -> Split:
     numbers: list[int] = rows.tolist()
     names = [material.names[row] for row in numbers]
-    return Split(name, material.pixels.subset(rows), material.labels[rows], names, len(material.classes))
+    return Split(name, material.examples.subset(rows), material.labels[rows], names, max(1, len(material.classes)))
 
 
 def _repeated(material: Material, groups: Mapping[str, Tensor]) -> list[str]:
-    """Warnings about files with the same content in two splits, or under two labels."""
+    """Warnings about the same content in two splits, or under two labels."""
     first: dict[bytes, tuple[str, int]] = {}
     shared: dict[tuple[str, str], list[str]] = {}
     disputed: list[str] = []

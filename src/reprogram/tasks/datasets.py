@@ -1,9 +1,8 @@
 """Tasks from data sets of other libraries: torch's (anything with a length and rows) and Hugging Face's."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -13,37 +12,14 @@ from reprogram.media.decode import flatten, read_bytes
 from reprogram.media.images import as_samples
 from reprogram.tasks.arrays import build_arrays, to_labels
 from reprogram.tasks.assemble import Built, few
+from reprogram.tasks.columns import IMAGE_NAMES, SPLIT_NAMES
+from reprogram.tasks.hugging_face import Rows, class_names, features_of, is_hugging_face
 from reprogram.tasks.listing import Listing, build
 from reprogram.tasks.options import Options
 from reprogram.tasks.pixels import Item
+from reprogram.tasks.text_dataset import build_text_dataset, holds_texts, wrapped
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What people call splits, in any case."""
-
-IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values")
 LABEL_NAMES = ("label", "labels", "class", "target", "fine_label")
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """A data set with a length and rows by number, as `torch.utils.data.Dataset` means it."""
-
-    def __len__(self) -> int:
-        """Rows."""
-        ...
-
-    def __getitem__(self, index: int, /) -> Any:
-        """A row."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +45,23 @@ def build_dataset(name: str, given: object, classes: Sequence[str] | None, optio
 
     Args:
         name: of the task.
-        given: rows are (picture, label) pairs, or mappings with a column for each.
+        given: rows are (picture, label) pairs or (text, label) tuples, or have a column for each; or it is a mapping of
+            column names to columns. Strings are texts, but for names that picture files have.
         classes: T names; None takes them from the data set.
-        options: `image` and `label` name the columns where they cannot be told.
+        options: `image` or `text`, and `label` or `target`, name the columns where they cannot be told.
 
     Raises:
         DataError: it has no length, rows are no pairs, or columns cannot be told apart.
     """
-    datasets, notes = _by_split(name, given)
+    datasets, notes = _by_split(name, wrapped(given, options))
     first = next(iter(datasets.values()))
-    if _is_hugging_face(first):
+    if holds_texts(first, options):
+        return build_text_dataset(name, datasets, classes, options, notes)
+    if is_hugging_face(first):
         image, label = _columns(first, options)
-        if type(_features(first)[image]).__name__ == "Image":
+        if type(features_of(first)[image]).__name__ == "Image":
             return build(_listing(name, datasets, (image, label), classes, notes), options)
-        classes = classes or _class_names(first, label)
+        classes = classes or class_names(first, label)
         pairs = {split: (_cells(d, image), _labels(split, d, label)) for split, d in datasets.items()}
         return build_arrays(name, pairs, classes, options, notes)
     classes = classes or _names_on(first)
@@ -150,16 +129,8 @@ def _names_on(dataset: Rows) -> tuple[str, ...] | None:
     return None
 
 
-def _is_hugging_face(dataset: Rows) -> bool:
-    return type(dataset).__module__.split(".")[0] == "datasets" and "datasets" in sys.modules
-
-
-def _features(dataset: Any) -> Mapping[str, Any]:
-    return dataset.features
-
-
 def _columns(dataset: Rows, options: Options) -> tuple[str, str]:
-    features = _features(dataset)
+    features = features_of(dataset)
     image = options.image or _one("image", features, "Image", IMAGE_NAMES)
     label = options.label or _one("label", features, "ClassLabel", LABEL_NAMES)
     for option, column in (("image", image), ("label", label)):
@@ -186,7 +157,7 @@ def _listing(
     image, label = columns
     first = next(iter(datasets.values()))
     given = {split: (_labels(split, data, label), len(data)) for split, data in datasets.items()}
-    names, labels = to_labels(given, classes or _class_names(first, label))
+    names, labels = to_labels(given, classes or class_names(first, label))
     items: list[Item] = []
     for split, data in datasets.items():
         raw = data.with_format(None).select_columns([image]).cast_column(image, Encoded(decode=False))
@@ -201,17 +172,12 @@ def _listing(
 
 def _labels(split: str, dataset: Any, label: str) -> list[Any]:
     values = list(dataset.with_format(None)[label])
-    unlabelled = (None, -1) if _class_names(dataset, label) else (None,)
+    unlabelled = (None, -1) if class_names(dataset, label) else (None,)
     missing = [row for row, value in enumerate(values) if value in unlabelled]
     if missing:
         requirement = "must have a label in every row"
         raise DataError(say(f"{split}.{label}", requirement, f"none in row {missing[0]}", "Filter such rows out."))
     return values
-
-
-def _class_names(dataset: Rows, label: str) -> tuple[str, ...] | None:
-    names = getattr(_features(dataset)[label], "names", None)
-    return tuple(names) if names else None
 
 
 def _cells(dataset: Rows, column: str) -> list[Any]:

@@ -15,7 +15,7 @@ from reprogram.core.errors import DataError, say
 from reprogram.media.decode import printable
 from reprogram.media.files import find
 from reprogram.tasks.assemble import few
-from reprogram.tasks.datasets import SPLIT_NAMES
+from reprogram.tasks.columns import SPLIT_NAMES
 from reprogram.tasks.listing import Listing
 from reprogram.tasks.options import Options
 from reprogram.tasks.pixels import FileReader, Item

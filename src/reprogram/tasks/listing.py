@@ -19,8 +19,9 @@ from reprogram.media.decode import image_size
 from reprogram.media.pool import in_threads
 from reprogram.tasks.assemble import Built, Material, assemble, choose_sample, class_order, few
 from reprogram.tasks.divide import SPLITS
+from reprogram.tasks.examples import Examples
 from reprogram.tasks.options import Options
-from reprogram.tasks.pixels import InFiles, InMemory, Item, Pixels, decode, key
+from reprogram.tasks.pixels import InFiles, InMemory, Item, decode, key
 
 R = TypeVar("R")
 
@@ -62,7 +63,9 @@ def build(listing: Listing, options: Options) -> Built:
     reading = _Reading(options, 2 * len(listing.items), [])
     items, looked = reading.each(listing.items, _look)
     if not items:
-        remedy = "Name a folder with one sub-folder of PNG, JPEG or WEBP pictures a class."
+        remedy = (
+            "Name a folder with one sub-folder of PNG, JPEG or WEBP pictures a class, or with a table called train."
+        )
         got = f"none but {few(reading.skipped)}" if reading.skipped else "none"
         raise DataError(say(listing.name, "must hold at least one readable picture", got, remedy))
     sample, notes = choose_sample([seen.size for seen in looked], options)
@@ -76,7 +79,7 @@ def build(listing: Listing, options: Options) -> Built:
         classes=classes,
         labels=torch.tensor([number[item.label] for item in items], dtype=torch.int64),
         names=[item.name for item in items],
-        pixels=pixels,
+        examples=pixels,
         groups=_groups(items),
         digests=[digest_of[id(item)] for item in items],
     )
@@ -128,7 +131,7 @@ def _threads(looked: Sequence[_Looked]) -> int | None:
     return 1 if pixels < SMALL * len(looked) else None
 
 
-def _decode(items: Sequence[Item], sample: Sample, reading: _Reading) -> tuple[list[Item], Pixels]:
+def _decode(items: Sequence[Item], sample: Sample, reading: _Reading) -> tuple[list[Item], Examples]:
     """All pictures in one tensor if they fit into the memory allowed, else their hashes and the way back to them."""
     start = reading.total - len(items)
     if len(items) * math.prod(sample.shape) > reading.options.memory:

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
@@ -26,14 +26,19 @@ class Options:
         seed: of the splits that are made here.
         val: fraction of all examples for validation, where the data have no validation split.
         test: fraction of all examples for the test, where the data have no test split.
-        on_error: "raise" at the first unreadable file, or "skip" such files with a warning.
-        memory: bytes of decoded pictures to hold; above that, files are decoded again whenever they are needed.
+        on_error: "raise" at the first unreadable file or unusable row of texts, or "skip" such with a warning.
+        memory: bytes of decoded pictures to hold; above that, files are decoded again whenever they are needed. More
+            bytes of texts are an error.
         workers: threads that decode; None for as many as there are cores.
         progress: see `Progress`.
         allow_outside: read pictures outside the folder, or the folder of the table.
         image: column with the path or picture, for tables and data sets; None finds it by its name.
         label: column with the class.
         split: column with "train", "val" or "test", for tables.
+        text: column with the text, or several, as "a,b" or a sequence; None finds them by their names.
+        target: column with what is to be written after the text, which makes it a task of generation.
+        classes: names of the T classes of a text task, to which numbers in the label column are indices from 0.
+        kind: "image" or "text", where the data could be either.
     """
 
     size: int | tuple[int, int] | None = None
@@ -50,6 +55,10 @@ class Options:
     image: str | None = None
     label: str | None = None
     split: str | None = None
+    text: str | Sequence[str] | None = None
+    target: str | None = None
+    classes: Sequence[str] | None = None
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("val", "test"):
@@ -60,11 +69,43 @@ class Options:
             raise ConfigError(say("val + test", "must leave something to train on", self.val + self.test))
         if self.on_error not in ("raise", "skip"):
             raise ConfigError(say("on_error", "must be 'raise' or 'skip'", self.on_error))
+        self._check_columns()
         for name in ("memory", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(say(name, "must be 1 or more", value))
         check_sample(self.sample_of(self.shape or (1, 1)))
+
+    def _check_columns(self) -> None:
+        if self.kind not in (None, "image", "text"):
+            raise ConfigError(say("kind", "must be 'image' or 'text'", self.kind))
+        if self.label is not None and self.target is not None:
+            raise ConfigError(say("label, target", "must be one or the other", (self.label, self.target)))
+        if self.text is not None and (not self.texts or len(set(self.texts)) != len(self.texts)):
+            raise ConfigError(say("text", "must name one column or several, each once", self.text))
+        about_texts = [name for name in ("text", "target", "classes") if getattr(self, name) is not None]
+        if about_texts and (self.image is not None or self.kind == "image"):
+            raise ConfigError(say("image", f"must be left out for texts, which `{about_texts[0]}` is about",
+                                  self.image or self.kind))  # fmt: skip
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The names in `text`.
+
+        >>> Options(text="premise, hypothesis").texts, Options().texts
+        (('premise', 'hypothesis'), ())
+        """
+        given = self.text.split(",") if isinstance(self.text, str) else self.text or ()
+        return tuple(name.strip() for name in given if name.strip())
+
+    @property
+    def means_text(self) -> bool | None:
+        """Whether the options say that the task is one of texts; None if they do not say."""
+        if self.kind is not None:
+            return self.kind == "text"
+        if self.image is not None:
+            return False
+        return True if self.text is not None or self.target is not None or self.classes is not None else None
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -76,8 +117,9 @@ class Options:
     def sample_of(self, shape: tuple[int, int]) -> Sample:
         """The sample of three channels with this height and width.
 
-        >>> Options(fit="squash").sample_of((32, 24))
-        Sample(shape=(3, 32, 24), fit='squash', interpolation='bicubic')
+        >>> sample = Options(fit="squash").sample_of((32, 24))
+        >>> sample.shape, sample.fit, sample.interpolation
+        ((3, 32, 24), 'squash', 'bicubic')
         """
         return Sample(shape=(3, *shape), fit=self.fit, interpolation=self.interpolation)
 

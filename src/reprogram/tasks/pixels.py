@@ -9,42 +9,10 @@ from typing import Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from reprogram.core.errors import DataError, say
 from reprogram.core.task import Sample
 from reprogram.media.decode import read_bytes, read_image
 from reprogram.media.frame import to_sample
 from reprogram.media.pool import in_threads
-
-
-@runtime_checkable
-class Pixels(Protocol):
-    """N pictures of one shape."""
-
-    def __len__(self) -> int:
-        """N."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(channel, height, width)."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """uint8, or float32 in [0, 1]."""
-        ...
-
-    def fetch(self, indices: Tensor) -> Tensor:
-        """The pictures at `indices` [B], as a tensor [B, channel, height, width]."""
-        ...
-
-    def subset(self, indices: Tensor) -> "Pixels":
-        """The pictures at `indices`, as a store of their own."""
-        ...
-
-    def keys(self) -> Iterator[bytes]:
-        """The SHA-256 of each picture's pixels, in order."""
-        ...
 
 
 @runtime_checkable
@@ -132,9 +100,9 @@ class InMemory:
         return tuple(self._data.shape[1:])
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of the tensor."""
-        return self._data.dtype
+    def kind(self) -> str:
+        """The tensor's dtype: uint8, or float32 in [0, 1]."""
+        return str(self._data.dtype)
 
     def fetch(self, indices: Tensor) -> Tensor:
         """Rows [B, channel, height, width]."""
@@ -150,6 +118,9 @@ class InMemory:
         """One hash a picture."""
         rows = range(len(self._data)) if self._rows is None else self._rows.tolist()
         return (key(self._data[row]) for row in rows)
+
+    def lengths(self) -> None:
+        """Pictures have none."""
 
 
 @final
@@ -171,9 +142,9 @@ class InFiles:
         return self._sample.shape
 
     @property
-    def dtype(self) -> torch.dtype:
+    def kind(self) -> str:
         """Files are uint8."""
-        return torch.uint8
+        return str(torch.uint8)
 
     def fetch(self, indices: Tensor) -> Tensor:
         """Decoded pictures [B, channel, height, width].
@@ -196,25 +167,5 @@ class InFiles:
         """The hashes of what was decoded when the task was loaded."""
         return iter(self._keys)
 
-
-def check_indices(indices: Tensor, size: int) -> None:
-    """Refuse anything that is not a row of row numbers.
-
-    Raises:
-        DataError: another rank or dtype, or a number out of range.
-    """
-    if indices.ndim != 1 or indices.dtype not in (torch.int64, torch.int32):
-        got = f"{indices.dtype} {tuple(indices.shape)}"
-        raise DataError(say("indices", "must be a row of int64 numbers", got))
-    check_range(indices, size, "indices")
-
-
-def check_range(values: Tensor, size: int, name: str) -> None:
-    """Refuse whole numbers outside 0 to size - 1.
-
-    Raises:
-        DataError: one is.
-    """
-    low, high = (int(values.min()), int(values.max())) if len(values) else (0, -1)
-    if low < 0 or high >= size:
-        raise DataError(say(name, f"must be from 0 to {size - 1}", f"{low}..{high}"))
+    def lengths(self) -> None:
+        """Pictures have none."""

@@ -1,12 +1,18 @@
-"""Tables as rows of named cells: CSV and TSV, JSON lines, Parquet. Every fault is a `DataError` with file and line."""
+"""Tables as rows of named cells: CSV and TSV, JSON lines, Parquet. Every fault is a `DataError` with file and line.
+
+Most tables with tabs know no quoting: a quotation mark is a quotation mark. So where each line has as many cells as the
+first one if cut at its tabs, or no cell begins with a quotation mark, lines are rows, and a cell loses the marks around
+it only if all marks inside it are doubled. Other tables with tabs are read as CSV.
+"""
 
 import csv
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from reprogram.core.errors import DataError, missing_extra, say
 from reprogram.media.decode import printable
@@ -30,14 +36,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Column names, and a function that reads the rows; it may leave out cells of columns that are not asked for."""
+    """Column names, and a function that reads the rows; it may leave out cells of columns that are not asked for.
+
+    Without a line of names (`named` is False), columns are called by their numbers: "1", "2", ...
+    """
 
     columns: tuple[str, ...]
     rows: Callable[[Sequence[str]], Iterator[Row]]
+    named: bool = True
 
 
-def open_table(path: Path) -> Table:
+Known: TypeAlias = Callable[[Sequence[str]], bool]
+"""Whether some cells are a line of names."""
+
+
+def open_table(path: Path, known: Known | None = None) -> Table:
     """Read the header now and the rows as they are asked for.
+
+    Args:
+        path: of the table; its suffix says what it is.
+        known: whether the first line of a CSV or TSV table names the columns; None if it always does.
 
     Raises (now, or from the rows):
         DataError: not UTF-8, no or repeated column names, a row of another length, a line that is no JSON object, ...
@@ -46,7 +64,9 @@ def open_table(path: Path) -> Table:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _open_parquet(path)
-    return _open_json(path) if suffix in (".jsonl", ".ndjson") else _open_csv(path, "\t" if suffix == ".tsv" else None)
+    if suffix in (".jsonl", ".ndjson"):
+        return _open_json(path)
+    return _open_csv(path, "\t" if suffix == ".tsv" else None, known)
 
 
 def fault(path: Path, line: int, requirement: str, got: object, remedy: str = "") -> DataError:
@@ -71,36 +91,79 @@ def _lines(path: Path) -> Iterator[str]:
         raise DataError(say(printable(path), "must be a readable file", error.strerror)) from error
 
 
-def _open_csv(path: Path, delimiter: str | None) -> Table:
+def _open_csv(path: Path, delimiter: str | None, known: Known | None) -> Table:
     lines = _lines(path)
     first = next(lines, "")
     if delimiter is None:
         delimiter = max(",;\t", key=first.count)
+    read = _tab_rows if delimiter == "\t" and _is_unquoted(path) else partial(_csv_rows, delimiter=delimiter)
     try:
-        header = next(csv.reader([first], delimiter=delimiter, strict=True), [])
+        header = (
+            next(csv.reader([first], delimiter=delimiter, strict=True), []) if read is not _tab_rows else _cut(first)
+        )
     except csv.Error as error:
         raise fault(path, 1, "must name the columns", str(error)) from error
     columns = [name.strip() for name in header]
+    if known is not None and len(columns) > 1 and not known(columns):
+        numbers = [str(n + 1) for n in range(len(columns))]
+        return Table(tuple(numbers), lambda _: read(path, numbers, itertools.chain([first], lines), 1), named=False)
     _check_columns(path, columns)
+    return Table(tuple(columns), lambda _: read(path, columns, lines, 2))
+
+
+def _csv_rows(path: Path, columns: Sequence[str], lines: Iterator[str], start: int, delimiter: str) -> Iterator[Row]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    return Table(tuple(columns), lambda _: _csv_rows(path, columns, reader))
-
-
-def _csv_rows(path: Path, columns: Sequence[str], reader: Any) -> Iterator[Row]:  # csv.reader is no type
     while True:
+        line = reader.line_num + start
         try:
             cells = next(reader, None)
         except csv.Error as error:
             got, remedy = str(error), "Check its quotation marks."
-            raise fault(path, reader.line_num + 1, "must be a row of a CSV table", got, remedy) from error
+            raise fault(path, line, "must be a row of a CSV table", got, remedy) from error
         if cells is None:
             return
-        line = reader.line_num + 1
-        if cells and len(cells) != len(columns):
-            remedy = "Put cells that hold the separator into quotation marks."
-            raise fault(path, line, f"must have {len(columns)} cells as the header has", len(cells), remedy)
         if cells:
-            yield Row(line, dict(zip(columns, cells, strict=True)))
+            yield _row(path, line, columns, cells)
+
+
+def _tab_rows(path: Path, columns: Sequence[str], lines: Iterator[str], start: int) -> Iterator[Row]:
+    for line, text in enumerate(lines, start):
+        if cells := _cut(text):
+            yield _row(path, line, columns, cells)
+
+
+def _row(path: Path, line: int, columns: Sequence[str], cells: Sequence[str]) -> Row:
+    if len(cells) != len(columns):
+        remedy = "Put cells that hold the separator into quotation marks."
+        raise fault(path, line, f"must have {len(columns)} cells as the first line has", len(cells), remedy)
+    return Row(line, dict(zip(columns, cells, strict=True)))
+
+
+def _is_unquoted(path: Path) -> bool:
+    """Whether a table with tabs is one of lines, as the rule at the top of this file says."""
+    counts: set[int] = set()
+    marks = False
+    for line in _lines(path):
+        counts.add(line.count("\t") if line.strip() else next(iter(counts), 0))
+        marks = marks or line.startswith('"') or '\t"' in line
+        if marks and len(counts) > 1:
+            return False
+    return True
+
+
+def _cut(line: str) -> list[str]:
+    """The cells of a line with tabs; none if it is empty.
+
+    >>> _cut('"so ""good"" it is"' + chr(9) + '"good" and "bad"')
+    ['so "good" it is', '"good" and "bad"']
+    """
+    line = line.rstrip("\r\n")
+    return [_bare(cell) for cell in line.split("\t")] if line else []
+
+
+def _bare(cell: str) -> str:
+    inner = cell[1:-1].replace('""', "")
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner else cell
 
 
 def _open_json(path: Path) -> Table:

@@ -13,16 +13,12 @@ from pathlib import Path
 
 from reprogram.core.errors import DataError, say
 from reprogram.media.decode import printable
-from reprogram.tasks.datasets import SPLIT_NAMES
+from reprogram.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, SPLIT_NAMES
 from reprogram.tasks.folder import name_of, plain
 from reprogram.tasks.listing import Listing
 from reprogram.tasks.options import Options
 from reprogram.tasks.pixels import BytesReader, FileReader, Item, Reader
 from reprogram.tasks.rows import Row, Table, fault, open_table
-
-IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
-LABEL_COLUMNS = ("label", "class", "target", "category")
-SPLIT_COLUMNS = ("split",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ def _choose(path: Path, table: Table, options: Options) -> _Columns:
     image, label = column("image", options.image, IMAGE_COLUMNS), column("label", options.label, LABEL_COLUMNS)
     if image is None or label is None:
         option, likely = ("image", IMAGE_COLUMNS) if image is None else ("label", LABEL_COLUMNS)
-        remedy = f"Say which with `{option}=`."
+        remedy = f"Say which with `{option}=`, or `text=` for a task of texts."
         raise fault(path, 1, f"must have a column called one of {list(likely)}", list(table.columns), remedy)
     return _Columns(image, label, column("split", options.split, SPLIT_COLUMNS))
 
@@ -69,7 +65,7 @@ def _item(path: Path, row: Row, columns: _Columns, home: Path | None) -> Item:
     cell = row.cells.get(columns.image)
     name, reader = _picture(path, row, cell, home)
     where = f"{name} ({printable(path)} line {row.line})"
-    return Item(name, where, _label(path, row, columns.label), _split(path, row, columns.split), reader)
+    return Item(name, where, _label(path, row, columns.label), row_split(path, row, columns.split), reader)
 
 
 def _picture(path: Path, row: Row, cell: object, home: Path | None) -> tuple[str, Reader]:
@@ -106,7 +102,12 @@ def _label(path: Path, row: Row, column: str) -> str:
     return plain(value.strip())
 
 
-def _split(path: Path, row: Row, column: str | None) -> str:
+def row_split(path: Path, row: Row, column: str | None) -> str:
+    """The split that a row says it belongs to; "" if there is no such column.
+
+    Raises:
+        DataError: another word than train, val or test, or what these are also called.
+    """
     if column is None and not set(SPLIT_COLUMNS) & set(row.cells):
         return ""
     column = column or SPLIT_COLUMNS[0]

@@ -1,4 +1,4 @@
-"""A target task: what is to be told apart, on which pictures, in splits that do not mix."""
+"""A target task: what is to be told apart or written, on which pictures or texts, in splits that do not mix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +12,7 @@ from reprogram.tasks.datasets import build_dataset
 from reprogram.tasks.divide import SPLITS, allocate, pick
 from reprogram.tasks.options import Options
 from reprogram.tasks.split import Split
+from reprogram.tasks.text_memory import Texted, build_memory
 
 VAL_SHOTS = 4
 """CoOp (arXiv 2109.01134, the authors' code) validates a k-shot run on min(k, 4) examples of each class."""
@@ -20,7 +21,10 @@ VAL_SHOTS = 4
 @final
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A classification task on pictures. `load_task`, `from_arrays` and `from_dataset` make one.
+    """Classification of pictures or texts, or generation of texts.
+
+    `load_task`, `from_arrays`, `from_texts` and `from_dataset` make one. A task of generation has no classes; its
+    splits give each text with the one that is to be written after it, and all their labels are 0.
 
     Attributes:
         spec: name, class names and sample shape: what methods see.
@@ -42,8 +46,9 @@ class Task:
             raise DataError(say(self.name, "must have the splits train, val and test, and examples in train", got))
         known = self.splits["train"].counts() > 0
         for name, split in self.splits.items():
-            if len(split.counts()) != len(self.classes) or tuple(split.shape) != self.spec.sample.shape:
-                requirement = f"must have {len(self.classes)} classes and pictures {self.spec.sample.shape}"
+            if len(split.counts()) != self._labels or tuple(split.shape) != self.spec.sample.shape:
+                what = f"pictures {self.spec.sample.shape}" if self.spec.sample.shape else "texts"
+                requirement = f"must have {self._labels} classes and {what}"
                 raise DataError(say(f"{self.name}.{name}", requirement, (len(split.counts()), split.shape)))
             strange = ((split.counts() > 0) & ~known).nonzero().flatten().tolist()
             if strange:
@@ -58,8 +63,13 @@ class Task:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """T class names."""
+        """T class names; none if texts are to be written."""
         return self.spec.classes
+
+    @property
+    def _labels(self) -> int:
+        """How many different labels there can be: one that means nothing, for generation."""
+        return 1 if self.spec.generates else len(self.classes)
 
     @property
     def train(self) -> Split:
@@ -79,7 +89,8 @@ class Task:
     def few_shot(self, shots: int, seed: int = 0) -> "Task":
         """The same task with `shots` examples of each class in train, and at most min(shots, 4) in validation.
 
-        The test split stays whole. Fewer shots of one seed are among more shots of the same seed.
+        Of a task of generation, `shots` examples in all, and at most as many in validation. The test split stays whole.
+        Fewer shots of one seed are among more shots of the same seed.
 
         Raises:
             ConfigError: `shots` is below 1.
@@ -88,13 +99,13 @@ class Task:
         if shots < 1:
             raise ConfigError(say("shots", "must be 1 or more", shots))
         counts = self.train.counts().tolist()
-        short = [f"{c} ({n})" for c, n in zip(self.classes, counts, strict=True) if n < shots]
+        short = [f"{c} ({n})" for c, n in zip(self.classes or ("all",), counts, strict=True) if n < shots]
         if short:
             raise DataError(say("shots", f"must be at most the examples every class has in train of {self.name}", shots,
                                 f"Too few: {few(short)}."))  # fmt: skip
-        each = {"train": shots, "val": min(shots, VAL_SHOTS)}
+        each = {"train": shots, "val": shots if self.spec.generates else min(shots, VAL_SHOTS)}
         reduced = {
-            name: self.splits[name].subset(pick(self.splits[name].labels, [k] * len(self.classes), seed))
+            name: self.splits[name].subset(pick(self.splits[name].labels, [k] * self._labels, seed))
             for name, k in each.items()
         }
         return replace(self, splits={**self.splits, **reduced})
@@ -161,16 +172,64 @@ class Task:
         return cls(*announce(build_arrays(name, pairs, classes, Options.of(options))))
 
     @classmethod
+    def from_texts(  # noqa: PLR0913 (as many as from_arrays)
+        cls,
+        texts: object,
+        labels: object = None,
+        *,
+        targets: object = None,
+        classes: Sequence[str] | None = None,
+        val: float | int | Pair = 0.1,
+        test: float | int | Pair = 0.2,
+        name: str = "texts",
+        **options: object,
+    ) -> "Task":
+        """A task from texts in memory, with a label for each or with a text that is to be written after each.
+
+        Args:
+            texts: N strings; N tuples of strings, such as pairs; N mappings of column names to strings; or one mapping
+                of column names to N strings. Columns without names are "text" and, for pairs, "text_pair".
+            labels: N class numbers or names; None with `targets`.
+            targets: N strings.
+            classes: T names, to which numbers in `labels` are indices. None: the distinct labels, sorted.
+            val: (texts, labels or targets), or the fraction of the texts to take for validation.
+            test: the same for the test.
+            name: of the task.
+            options: `seed`, `on_error` and `memory` of `tasks.options.Options`.
+
+        Raises:
+            DataError: something is no text, is blank, or has no label; the message has its row.
+            ConfigError: an option is unknown or out of range, or both or neither of labels and targets are given.
+
+        >>> Task.from_texts(["good", "bad", "fine", "poor"] * 10, ["+", "-"] * 20, name="mood")
+        Task(mood: 2 classes, text, train 28, val 4, test 8)
+        >>> Task.from_texts(["2 + 2", "1 + 2"] * 5, targets=["4", "3"] * 5).few_shot(2).train.counts().tolist()
+        [2]
+        """
+        generates = targets is not None
+        if generates == (labels is not None):
+            raise ConfigError(say("labels, targets", "must be one or the other", "both" if generates else "neither"))
+        given = {"train": Texted(texts, targets if generates else labels)}
+        for split, part in (("val", val), ("test", test)):
+            if isinstance(part, tuple):
+                given[split] = Texted(*part)
+            else:
+                options[split] = part
+        chosen = Options.of({**options, "classes": classes})
+        return cls(*announce(build_memory(name, given, generates, chosen)))
+
+    @classmethod
     def from_dataset(
         cls, dataset: object, *, classes: Sequence[str] | None = None, name: str = "dataset", **options: object
     ) -> "Task":
         """A task from a data set of torch or of Hugging Face, or from a mapping of split names to data sets.
 
         Args:
-            dataset: rows are (picture, label), or have a column for each; splits it lacks are made, see `load_task`.
+            dataset: rows are (picture, label) or (text, label), or have a column for each; or it is a mapping of
+                column names to columns. Splits it lacks are made, see `load_task`.
             classes: T names. None: those that the data set knows, else the distinct labels, sorted.
             name: of the task.
-            options: see `tasks.options.Options`; `image` and `label` name the columns.
+            options: see `tasks.options.Options`; `image` or `text`, and `label` or `target`, name the columns.
 
         Raises:
             DataError: a row cannot be used; the message has its number.
@@ -180,8 +239,9 @@ class Task:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
-        shape = " x ".join(str(n) for n in self.spec.sample.shape)
-        return f"Task({self.name}: {len(self.classes)} classes, {shape}, {sizes})"
+        shape = " x ".join(str(n) for n in self.spec.sample.shape) or "text"
+        what = "generation" if self.spec.generates else f"{len(self.classes)} classes"
+        return f"Task({self.name}: {what}, {shape}, {sizes})"
 
 
 def _shares(counts: list[int], most: int, seed: int, at_least_one: bool) -> list[int]:

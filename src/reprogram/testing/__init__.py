@@ -2,5 +2,15 @@
 
 from reprogram.testing.contract import ContractError, check_method
 from reprogram.testing.fakes import TinyNet, tiny_source, tiny_task
+from reprogram.testing.language import tiny_language_model, tiny_text_source, tiny_tokenizer
 
-__all__ = ["ContractError", "TinyNet", "check_method", "tiny_source", "tiny_task"]
+__all__ = [
+    "ContractError",
+    "TinyNet",
+    "check_method",
+    "tiny_language_model",
+    "tiny_source",
+    "tiny_task",
+    "tiny_text_source",
+    "tiny_tokenizer",
+]

@@ -1,0 +1,714 @@
+"""Language models and text encoders as frozen sources.
+
+Value flow: texts -> edits at "input" (a template) -> token ids -> their embeddings -> edits at "embedding" -> the
+blocks, whose inputs are "hidden.i" and before whose keys and values those at "kv.i" go -> scores at the places wanted.
+
+Three rules keep the frozen model's work to the minimum. A learned prompt at the start of a causal model does not depend
+on the input: it is run once for the batch, and every row reads the keys and values it left. The head is evaluated only
+at the places whose scores are read. Labels of several tokens share one pass over the input.
+
+Positions come from the mask, so padding on either side gives the same scores; learned tokens go next to the content,
+after a class token where there is one, so that poolers read what they always read.
+"""
+
+import copy
+import inspect
+from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Sequence as Many
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal, final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from reprogram.core.errors import CapabilityError, DataError, SourceError, say
+from reprogram.core.inserting import Inserting, Prefixing
+from reprogram.core.program import Input
+from reprogram.core.slot import Slot
+from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
+from reprogram.core.task import Sample
+from reprogram.core.taxonomy import Location
+from reprogram.core.texts import Batch, Texts, Tokens
+from reprogram.sources._answers import Question, answer
+from reprogram.sources._frozen import EditSites, checkpoint_blocks, fingerprint, freeze, longest_list
+from reprogram.sources._sequence import Sequence, fill, flush, insert, positions
+from reprogram.sources._tokenising import Tokeniser
+from reprogram.sources.transformers_attention import AttentionCall, LayerPrefix, install
+
+Kind = Literal["causal", "masked", "seq2seq", "classifier", "encoder"]
+
+_UNBOUNDED = 1 << 20  # tokenizers say so with numbers like 1e30
+
+
+@dataclass(slots=True, eq=False)
+class _Call(AttentionCall):
+    """One forward pass: the edits of its hooks, what its layers find before the sequence, where to look afterwards."""
+
+    input: Input | None = None
+    places: Tensor | None = None
+    features: Tensor | None = None
+    inside: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """Keys and values that stand before a batch: those of prefixes, and those a learned prompt left.
+
+    Attributes:
+        layers: by number of the layer.
+        length: how many tokens they stand for; [B] where rows differ.
+        shift: by how much the sequence's own positions move: one number, or [B, 1].
+    """
+
+    layers: dict[int, LayerPrefix]
+    length: int
+    shift: int | Tensor
+
+
+@final
+class LanguageSource:
+    """A frozen model of transformers that reads text. Make one with `load_source`, `wrap` or `language_source`."""
+
+    def __init__(  # noqa: PLR0913 - `language_source` works most of them out
+        self,
+        model: Any,
+        tokeniser: Tokeniser | None,
+        spec: SourceSpec,
+        kind: Kind,
+        *,
+        pooling: str,
+        blocks: Many[str],
+        checkpoint: bool = False,
+    ) -> None:
+        self.module: nn.Module = freeze(model)
+        self.kind: str = kind
+        self.pooling = pooling
+        self._tokeniser = tokeniser
+        self._slot = Slot[_Call]()
+        self._block_paths = tuple(blocks)
+        self._hooks = EditSites(self.module, self._block_paths, self._bound)
+        self._body = _body(model, kind)
+        self.gathers = self._body is not model
+        self.reads_left = any(getattr(m, "is_causal", False) for b in blocks for m in model.get_submodule(b).modules())
+        if self.gathers:
+            self._body.register_forward_hook(self._gather)
+        self._head = None if kind == "encoder" else _head(model)
+        if self._head is not None:
+            self._head.register_forward_pre_hook(self._keep_features)
+        self.prefixes = install(model, self._block_paths, self._slot)  # type: ignore[arg-type]
+        self.blocks, self.heads, self.head_width = _shape(model, len(self._block_paths))
+        self.spec = replace(spec, depth=self.blocks)
+        self.capabilities = self._can()
+        self.sites: Mapping[str, Location] = MappingProxyType(self._all_sites())
+        self._takes = _parameters(self._body)
+        self._offset = _position_offset(self._body)
+        self._window: int | None = getattr(model.config, "sliding_window", None)
+        fits = self._window is None or self._window >= (self.context or 0)
+        placed = self.prefixes and "position_ids" in self._takes and fits
+        self._can_share = kind == "causal" and placed and not checkpoint
+        self._compiled: Any = None
+        self._memory: WeakKeyDictionary[Input, tuple[object, Before]] = WeakKeyDictionary()
+        self._recomputes = checkpoint
+        if checkpoint:
+            checkpoint_blocks(self.module, self._block_paths)
+
+    def _can(self) -> frozenset[Capability]:
+        can = {Capability.GRADIENTS, Capability.HIDDEN_SITES, Capability.FEATURES, Capability.TOKEN_INSERTION}
+        if self.kind in ("causal", "seq2seq"):
+            can |= {Capability.GENERATION, Capability.LOG_PROBABILITIES}
+        return frozenset(can)
+
+    def _all_sites(self) -> dict[str, Location]:
+        sites = {"input": Location.INPUT, "embedding": Location.EMBEDDING}
+        if self.prefixes:
+            sites |= {"kv": Location.HIDDEN} | {f"kv.{i}": Location.HIDDEN for i in range(self.blocks)}
+        return sites | dict(self._hooks.sites)
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.module.parameters()).device
+
+    @property
+    def tokeniser(self) -> Tokeniser:
+        """Its tokenizer, for prompts.
+
+        Raises:
+            CapabilityError: the model was wrapped without one.
+        """
+        if self._tokeniser is None:
+            raise CapabilityError(say("tokenizer", "must be given to wrap() to work on texts", None))
+        return self._tokeniser
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The frozen table [vocabulary, d]."""
+        return self._embed().weight  # pyright: ignore[reportReturnType]
+
+    @property
+    def head_table(self) -> Tensor | None:
+        """The frozen table [vocabulary, d] of the head, where scores are products with it."""
+        weight = getattr(self._head, "weight", None)
+        return weight if isinstance(weight, Tensor) and weight.shape[0] == self.spec.outputs else None
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Ids of special tokens."""
+        return self.tokeniser.special
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, 64 hex digits."""
+        return fingerprint(self.module)
+
+    def to(self, device: torch.device | str) -> "LanguageSource":
+        """Move the model (in place) and return the source. A quantised model stays where its loader put it."""
+        if not getattr(self.module, "is_quantized", False):
+            self.module.to(device)
+        return self
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        return self.tokeniser.encode(text)
+
+    def decode(self, ids: Many[int]) -> str:
+        """Their text."""
+        return self.tokeniser.tokenizer.decode(list(ids))
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def attach(self, sites: Iterable[str], reading: Reading = Reading()) -> None:
+        """Set the hooks of hidden sites, once.
+
+        Raises:
+            CapabilityError: a site is unknown, or continuations are wanted of a model that does not write.
+        """
+        for site in sites:
+            if site not in self.sites:
+                raise CapabilityError(say("site", "must be one of `source.sites`", site))
+            if not _by_source(site):
+                self._hooks.attach(site)
+        if reading.continuations and self.kind not in ("causal", "seq2seq"):
+            remedy = "Use label words of one token, or a learned verbalizer."
+            got = f"{self.spec.ref} ({self.kind})"
+            raise CapabilityError(say("source", "must write text to score labels of several tokens", got, remedy))
+
+    @contextmanager
+    def editing(self, input: Input) -> Generator[None]:
+        """Bind an input's hidden edits in this thread, for code that calls `source.module` itself."""
+        with self._slot.bind(_Call(prefix={}, input=input)):
+            yield
+
+    def prepare(self, inputs: object, sample: Sample | None) -> Texts:
+        """Texts, or rows with the task's columns, as a batch.
+
+        Raises:
+            DataError: an input is neither.
+        """
+        return _as_texts(inputs, sample.columns if sample is not None and sample.columns else ("text",))
+
+    def __call__(self, x: Batch, input: Input, reading: Reading = Reading()) -> SourceOutput:
+        """`f(I(x))` for texts, or for token ids [B, tokens]."""
+        if self.module.training:
+            self.module.eval()
+        tokens = self.tokens(x, input)
+        before = self.before(input)
+        variants, sequence = self.assemble(tokens, input, before)
+        if variants > 1:
+            tokens = _repeated(tokens, variants)
+        return self._answer(tokens, sequence, before, input, reading, x)
+
+    @torch.no_grad()
+    def mixed(self, x: Batch, inputs: Many[Input], rows: Tensor, reading: Reading) -> SourceOutput:
+        """`f(I_r(x_r))` for every row: prompts and prefixes gathered by row, whatever their lengths.
+
+        Args:
+            x: B texts, or token ids.
+            inputs: I of every program.
+            rows: [B], the number of each row's input.
+            reading: what is wanted of all of them.
+
+        Raises:
+            CapabilityError: an input does more than put learned tokens, keys and values before the text.
+        """
+        numbers: list[int] = rows.tolist()
+        used = sorted(set(numbers))
+        new = torch.tensor([used.index(n) for n in numbers], device=self.device)
+        if isinstance(x, Texts):
+            x = _joined_rows([(i, inputs[n](x[[i]], "input")) for i, n in enumerate(numbers)])
+        tokens = self.tokens(x, Input())
+        before = gathered([self._kept(inputs[n]) for n in used], new)
+        longest = tokens.ids.shape[1] + before.length
+        if self.context is not None and longest > self.context:
+            raise DataError(say("input_ids", f"must fit into {self.context} tokens with the prompt", longest))
+        _, sequence = self.assemble(tokens, Input(), None)
+        return self._answer(tokens, sequence, before, Input(), reading, x)
+
+    def _kept(self, input: Input) -> Before:
+        """What stands before the text, computed once for each state of an input's numbers."""
+        if any(e.site not in ("input", "embedding") and not e.site.startswith("kv") for e in input) or (
+            input.at("embedding") and not self._shares(input)
+        ):
+            need = "must put its learned tokens before the text of a causal model to share a batch with others"
+            raise CapabilityError(say("program", need, [f"{type(e).__name__} at {e.site}" for e in input]))
+        state = tuple((id(p), p._version) for p in input.state_dict(keep_vars=True).values())
+        found = self._memory.get(input)
+        if found is None or found[0] != state:
+            before = self.before(input)
+            found = (state, before if before is not None else Before({}, 0, 0))
+            self._memory[input] = found
+        return found[1]
+
+    def record(self, input: Input) -> Tensor:
+        """What attention keeps of an input's prefixes and start prompt: [n, layers, 2, heads, head width].
+
+        Raises:
+            CapabilityError: the model is not causal, or the input has edits that are not of these two kinds.
+        """
+        if not self._shares(input) or any(not _by_source(e.site) for e in input):
+            remedy = "Prompts inside or after the text, and edits at hidden sites, depend on the text."
+            raise CapabilityError(say("program", "must put its learned tokens before all of a causal model's text",
+                                      [f"{type(e).__name__} at {e.site}" for e in input], remedy))  # fmt: skip
+        before = self.before(input)
+        if before is None:
+            return self.embeddings.new_zeros(0, self.blocks, 2, self.heads, self.head_width)
+        layers = [before.layers[i] for i in range(self.blocks)]
+        both = torch.stack([torch.stack([p.keys[0], p.values[0]]) for p in layers])  # [L, 2, heads, n, width]
+        return both.permute(3, 0, 1, 2, 4)
+
+    @torch.no_grad()
+    def keys_values(self, text: str) -> Tensor:
+        """What attention keeps of a text, [tokens, layers, 2, heads, head width]."""
+        ids = self.encode(text)
+        if not ids:
+            raise DataError(say("text", "must have at least one token", text))
+        table = self.embedded(torch.tensor([ids], device=self.device))
+        return _stack(self._record(table, None), self.blocks)
+
+    def generate(self, x: Texts, input: Input, *, max_new_tokens: int = 32, **options: Any) -> tuple[str, ...]:
+        """What the model writes after each prompt; the learned prompt is in the cache before the first token.
+
+        Args:
+            x: texts.
+            input: I.
+            max_new_tokens: at most.
+            options: of transformers' `generate`; greedy by default.
+
+        Raises:
+            CapabilityError: the model does not write, or the input has edits at hidden sites.
+        """
+        from reprogram.sources.transformers_generate import generate
+
+        return generate(self, x, input, max_new_tokens, options)
+
+    def randomised(self, seed: int = 0) -> "LanguageSource":
+        """A twin with the same architecture and random weights: the control for "the pretrained weights matter".
+
+        Raises:
+            SourceError: the model is quantised.
+        """
+        model: Any = self.module
+        if getattr(model, "is_quantized", False):
+            raise SourceError(say("source", "must not be quantised to be randomised", self.spec.ref))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            twin = type(model)(copy.deepcopy(model.config)).to(self.device, next(model.parameters()).dtype)
+        return LanguageSource(twin, self._tokeniser, replace(self.spec, ref=f"{self.spec.ref}@random-{seed}"),
+                              self.kind, pooling=self.pooling, blocks=self._block_paths)  # type: ignore[arg-type]  # fmt: skip
+
+    def compile(self, **options: Any) -> None:
+        """Run the model through `torch.compile` from now on; lengths may vary."""
+        self._compiled = torch.compile(self.module, **{"dynamic": True, **options})
+
+    # -- from texts to a sequence ----------------------------------------------------------------------------------
+
+    def tokens(self, x: Batch, input: Input, *, left: bool = False) -> Tokens:
+        """The batch as token ids on the source's device, after the edits at "input".
+
+        Raises:
+            DataError: a text is empty or too long, or token ids come to a program with a template.
+        """
+        texts = isinstance(x, Texts)
+        if isinstance(x, Texts):
+            x = self.tokeniser.batch(input(x, "input"), self.room(input), left=left)
+        elif isinstance(x, Tensor):
+            x = Tokens(x, torch.ones_like(x, dtype=torch.bool))
+        if not texts and any(e.site == "input" for e in input):
+            raise DataError(say("x", "must be texts, because the program has a template", "token ids"))
+        longest = x.ids.shape[1] + self.room(input)
+        if self.context is not None and longest > self.context:
+            raise DataError(say("input_ids", f"must fit into {self.context} tokens with the prompt", longest))
+        if not bool(x.mask.any(1).all()):
+            raise DataError(say("input_ids", "must have at least one token in every row", "a row of padding"))
+        return x.to(self.device)
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence it takes, learned tokens included; None if there is no limit."""
+        return self.spec.input_shape[0] or None
+
+    def room(self, input: Input) -> int:
+        """Tokens of the context that edits take."""
+        n = 0
+        for edit in input:
+            if edit.site == "embedding" and isinstance(edit, Inserting) and edit.where != "slots":
+                n += edit.length
+            elif edit.site.startswith("kv") and isinstance(edit, Prefixing) and edit.shift:
+                n = max(n, edit.length)
+        return n
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """Token ids [B, tokens] as vectors [B, tokens, d]."""
+        return self._embed()(ids)
+
+    def _embed(self) -> nn.Module:
+        model: Any = self.module
+        return model.get_input_embeddings()
+
+    def _shares(self, input: Input) -> bool:
+        """All learned tokens stand before the text of a causal model, so that they can be run once for all rows."""
+        edits = [e for e in input if e.site == "embedding"]
+        inserted = [e for e in edits if isinstance(e, Inserting) and e.where == "start"]
+        hidden = any(not _by_source(e.site) for e in input)
+        alike = len(inserted) == len(edits) and all(e.tokens().ndim == 2 for e in inserted)
+        return self._can_share and alike and not hidden
+
+    def before(self, input: Input) -> Before | None:
+        """Prefixes, and what a start prompt leaves in every layer when it is run once, behind the prefixes."""
+        prefix = self._prefix(input)
+        prompts = [e for e in input if e.site == "embedding" and isinstance(e, Inserting)]
+        if not prompts or not self._shares(input):
+            return prefix
+        table = torch.cat([e.tokens() for e in prompts])[None].to(self.embeddings.dtype)
+        return self._with(prefix, self._record(table, prefix), table.shape[1])
+
+    def _with(self, prefix: Before | None, made: dict[int, tuple[Tensor, Tensor]], n: int) -> Before:
+        layers: dict[int, LayerPrefix] = {}
+        for i, (keys, values) in made.items():
+            old = prefix.layers.get(i) if prefix is not None else None
+            layers[i] = LayerPrefix(keys, values) if old is None else LayerPrefix(
+                torch.cat([old.keys.to(keys.dtype), keys], 2), torch.cat([old.values.to(values.dtype), values], 2)
+            )  # fmt: skip
+        shift = 0 if prefix is None else prefix.shift
+        return Before(layers, n + (0 if prefix is None else prefix.length), shift + n)
+
+    def _prefix(self, input: Input) -> Before | None:
+        found = [e for e in input if e.site.startswith("kv") and isinstance(e, Prefixing)]
+        if not found:
+            return None
+        layers: dict[int, LayerPrefix] = {}
+        length = shift = 0
+        for edit in found:
+            table = edit.keys_values().permute(1, 2, 3, 0, 4)  # [layers, 2, heads, n, width]
+            numbers = range(self.blocks) if edit.site == "kv" else [int(edit.site.removeprefix("kv."))]
+            if (len(table), *table.shape[1:3], table.shape[4]) != (len(numbers), 2, self.heads, self.head_width):
+                need = f"must be [n, {len(numbers)}, 2, {self.heads}, {self.head_width}] for {self.spec.ref}"
+                raise CapabilityError(say("prefix", need, tuple(edit.keys_values().shape)))
+            for i, layer in zip(numbers, table, strict=True):
+                old = layers.get(i)
+                keys, values = layer[0][None], layer[1][None]
+                layers[i] = LayerPrefix(keys, values) if old is None else LayerPrefix(
+                    torch.cat([old.keys, keys], 2), torch.cat([old.values, values], 2)
+                )  # fmt: skip
+            length = max(length, table.shape[3])
+            shift += table.shape[3] if edit.shift and (edit.site == "kv" or not shift) else 0
+        return Before(layers, length, shift)
+
+    def _record(self, embeds: Tensor, prefix: Before | None) -> dict[int, tuple[Tensor, Tensor]]:
+        """Run tokens alone and keep what every layer made of them."""
+        record: dict[int, tuple[Tensor, Tensor]] = {}
+        layers = {} if prefix is None else prefix.layers
+        call = _Call(prefix=layers, record=record)
+        mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        with self._slot.bind(call):
+            self._body(**self._arguments(embeds, mask, 0 if prefix is None else prefix.shift))
+        return record
+
+    def assemble(self, tokens: Tokens, input: Input, before: Before | None) -> tuple[int, Sequence]:
+        """The batch's embeddings with edits applied, and how many variants of each input there are."""
+        embeds = self.embedded(tokens.ids)
+        own = torch.arange(tokens.ids.shape[1], device=embeds.device).expand(len(tokens), -1)
+        sequence, variants = Sequence(embeds, tokens.mask, own), 1
+        edits = [] if before is not None and self._shares(input) else input.at("embedding")
+        if tokens.slots is not None and not any(isinstance(e, Inserting) and e.where == "slots" for e in edits):
+            raise DataError(
+                say("template", "must have {soft:...} only where the program fills these places", "none does")
+            )
+        for edit in edits:
+            if not isinstance(edit, Inserting):
+                sequence = replace(sequence, embeds=edit(sequence.embeds))
+                continue
+            added = edit.tokens()
+            if added.ndim == 3 and variants == 1 and len(added) > 1:
+                variants = len(added)
+                sequence = Sequence(
+                    *(p.repeat_interleave(variants, 0) for p in (sequence.embeds, sequence.mask, sequence.own))
+                )
+            sequence = self._put(sequence, edit, added, tokens, variants)
+        return variants, sequence if self.reads_left else flush(sequence)
+
+    def _put(self, sequence: Sequence, edit: Inserting, added: Tensor, tokens: Tokens, variants: int) -> Sequence:
+        rows = added[None] if added.ndim == 2 else added.repeat(len(tokens), 1, 1) if variants > 1 else added
+        if edit.where == "slots":
+            if tokens.slots is None:
+                raise DataError(say("template", "must have {soft:...} places for the learned tokens", "none"))
+            if int(tokens.slots.max()) >= rows.shape[1]:
+                got = int(tokens.slots.max()) + 1
+                raise DataError(say("template", f"must have at most {rows.shape[1]} {{soft}} places", got))
+            slots = tokens.slots.repeat_interleave(variants, 0)
+            if int(sequence.own.max()) + 1 != tokens.slots.shape[1]:
+                raise DataError(say("edits", "must fill places before they add tokens", "the other way round"))
+            return replace(sequence, embeds=fill(sequence.embeds, slots, rows))
+        first = edit.where == "start" and self._class_first
+        return insert(sequence, rows, "after_first" if first else edit.where)
+
+    @property
+    def _class_first(self) -> bool:
+        """The first token is what a pooler reads; a learned prompt goes after it."""
+        return self.kind in ("masked", "classifier", "encoder") and self._tokeniser is not None \
+            and len(self._tokeniser.before) > 0  # fmt: skip
+
+    # -- from a sequence to an answer ------------------------------------------------------------------------------
+
+    def _arguments(self, embeds: Tensor, mask: Tensor, start: int | Tensor) -> dict[str, Any]:
+        """What the body is called with."""
+        found: dict[str, Any] = {"inputs_embeds": embeds, "attention_mask": mask.long(), "return_dict": True}
+        if "position_ids" in self._takes:
+            found["position_ids"] = positions(mask, start) + self._offset
+        if "use_cache" in self._takes:
+            found["use_cache"] = False
+        return found
+
+    def _answer(
+        self, tokens: Tokens, sequence: Sequence, before: Before | None, input: Input, reading: Reading, x: Batch
+    ) -> SourceOutput:  # fmt: skip
+        start = 0 if before is None else before.shift
+        arguments = self._arguments(sequence.embeds, sequence.mask, start)
+        if tokens.kinds is not None and "token_type_ids" in self._takes:
+            kinds = torch.zeros_like(sequence.mask, dtype=torch.int64)
+            arguments["token_type_ids"] = kinds.scatter(1, sequence.own, tokens.kinds)
+        call = _Call(prefix={} if before is None else before.layers, input=input)
+        return answer(self, Question(tokens, sequence, arguments, call, reading, x))
+
+    def run(self, call: _Call, arguments: dict[str, Any]) -> Any:
+        """One pass of the whole model with `call` bound, through forward and backward."""
+        call.inside = True
+        model = self._compiled if self._compiled is not None else self.module
+        with self._slot.bind(call):
+            result = model(**arguments)
+        if self._recomputes:
+            found = (getattr(result, "logits", None), getattr(result, "last_hidden_state", None))
+            self._slot.hold(call, next(t for t in found if isinstance(t, Tensor)))
+        return result
+
+    @contextmanager
+    def bound(self, call: _Call) -> Generator[None]:
+        """Bind a call for a part of the model that is run on its own."""
+        with self._slot.bind(call):
+            yield
+
+    def _bound(self) -> Input | None:
+        call = self._slot.current()
+        return None if call is None else call.input
+
+    def _gather(self, _: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        """After the body, before the head: keep the places that are read."""
+        call = self._slot.current()
+        if call is None or not call.inside or call.places is None:
+            return result
+        hidden = result["last_hidden_state"]
+        if call.places.ndim == 1:  # places of all rows, one after another
+            kept = hidden.flatten(0, 1)[call.places][None]
+        else:
+            kept = hidden.gather(1, call.places[..., None].expand(-1, -1, hidden.shape[-1]))
+        result["last_hidden_state"] = kept
+        return result
+
+    def _keep_features(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        call = self._slot.current()
+        if call is not None and call.inside:
+            call.features = args[0]
+
+
+def gathered(parts: Many[Before], rows: Tensor) -> Before:
+    """What stands before each row of a batch: row r gets part `rows[r]`, shorter ones padded and masked.
+
+    Args:
+        parts: K of them; what is there in one layer of one may be missing in another.
+        rows: [B], numbers of parts.
+    """
+    layers: dict[int, LayerPrefix] = {}
+    for i in sorted({i for part in parts for i in part.layers}):
+        like = next(part.layers[i].keys for part in parts if i in part.layers)
+        sizes = [part.layers[i].keys.shape[2] if i in part.layers else 0 for part in parts]
+        n = max(sizes)
+        keys, values = (like.new_zeros(len(parts), like.shape[1], n, like.shape[3]) for _ in range(2))
+        for k, part in enumerate(parts):
+            if i in part.layers:
+                keys[k, :, : sizes[k]] = part.layers[i].keys[0]
+                values[k, :, : sizes[k]] = part.layers[i].values[0]
+        mask = None
+        if min(sizes) < n:
+            mask = (torch.arange(n) < torch.tensor(sizes)[:, None]).to(like.device)[rows]
+        layers[i] = LayerPrefix(keys[rows], values[rows], mask)
+    shifts = torch.tensor([int(part.shift) for part in parts], device=rows.device)
+    return Before(layers, max(part.length for part in parts), shifts[rows][:, None])
+
+
+def _joined_rows(parts: Many[tuple[int, Texts]]) -> Texts:
+    """Prompts of several templates as one batch."""
+    prompts = tuple(one.prompts[0] for _, one in parts)
+    spans = tuple(one.spans[0] if one.spans is not None else ((0, len(one.prompts[0])),) for _, one in parts)
+    return Texts({"prompt": prompts}, None, spans)
+
+
+def language_source(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    ref: str | None = None,
+    kind: Kind | None = None,
+    pooling: Literal["mean", "mean-unit", "first"] = "mean",
+    checkpoint: bool = False,
+) -> LanguageSource:
+    """A model of transformers in memory as a frozen source.
+
+    Args:
+        model: a `PreTrainedModel` that reads text; frozen and switched to eval mode, in place. May be quantised.
+        tokenizer: of transformers; without one the source reads token ids only.
+        ref: how to load it again.
+        kind: by default by the model's class.
+        pooling: how an encoder's vectors become one: the mean over the text's tokens, that mean at length one, or the
+            first token's.
+        checkpoint: compute what is inside the blocks again in the backward pass, to save memory. Also where
+            `gradient_checkpointing_enable()` was called on the model.
+
+    Raises:
+        SourceError: the model has no list of blocks, or takes no embeddings.
+    """
+    name = ref or f"module:{type(model).__name__}"
+    kind = kind or kind_of(type(model).__name__)
+    body = model.get_encoder() if kind == "seq2seq" else _body(model, kind)
+    prefix = next((path for path, m in model.named_modules() if m is body), "")
+    blocks = tuple(f"{prefix}.{path}" if prefix else path for path in longest_list(body))
+    if not blocks or "inputs_embeds" not in _parameters(body):
+        raise SourceError(say("model", "must be a transformer that takes `inputs_embeds`", type(model).__name__))
+    tokeniser = None
+    limit = _context(model.config, tokenizer)
+    if tokenizer is not None:
+        tokeniser = Tokeniser(tokenizer, kind, limit or _UNBOUNDED)
+    width = model.get_input_embeddings().embedding_dim
+    outputs = {"encoder": width, "classifier": getattr(model.config, "num_labels", 0)}.get(
+        kind, model.config.vocab_size
+    )
+    names = getattr(model.config, "id2label", None) if kind == "classifier" else None
+    spec = SourceSpec(ref=name, modality="text", input_shape=(limit or 0,), outputs=outputs, width=width,
+                      labels=tuple(str(names[i]) for i in range(outputs)) if names else None)  # fmt: skip
+    asked = any(getattr(m, "gradient_checkpointing", False) is True for m in model.modules())
+    return LanguageSource(model, tokeniser, spec, kind, pooling=pooling, blocks=blocks, checkpoint=checkpoint or asked)
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a model by the name of its class, as transformers names them.
+
+    >>> [kind_of(n) for n in ("GPT2LMHeadModel", "BertForMaskedLM", "T5ForConditionalGeneration", "BertModel")]
+    ['causal', 'masked', 'seq2seq', 'encoder']
+    """
+    known: list[tuple[str, Kind]] = [
+        ("ForCausalLM", "causal"), ("LMHeadModel", "causal"), ("ForMaskedLM", "masked"),
+        ("ForConditionalGeneration", "seq2seq"), ("ForSequenceClassification", "classifier"),
+    ]  # fmt: skip
+    for part, kind in known:
+        if part in name:
+            return kind
+    return "encoder"
+
+
+def _body(model: Any, kind: str) -> Any:
+    """The part that ends in hidden states; the model itself where there is none, as for encoder-decoders."""
+    return model if kind in ("seq2seq", "encoder") else model.base_model
+
+
+def _head(model: Any) -> nn.Module | None:
+    """The last linear layer before the scores."""
+    found = model.get_output_embeddings()
+    if found is not None:
+        return found
+    labels = getattr(model.config, "num_labels", None)
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == labels]
+    return linear[-1] if linear else None
+
+
+def _shape(model: Any, blocks: int) -> tuple[int, int, int]:
+    """Layers, key and value heads, and numbers to a head."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    queries = config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    width = getattr(config, "head_dim", None) or getattr(config, "d_kv", None) or config.hidden_size // queries
+    return blocks, heads, width
+
+
+def _parameters(module: nn.Module) -> frozenset[str]:
+    return frozenset(inspect.signature(module.forward).parameters)
+
+
+def _position_offset(body: nn.Module) -> int:
+    """RoBERTa and its kin count positions from the padding index plus one."""
+    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    index = getattr(table, "padding_idx", None)
+    return 0 if index is None else index + 1
+
+
+def _context(config: Any, tokenizer: Any) -> int | None:
+    """The longest sequence, or None: the model's positions (less an offset), or the tokenizer's word."""
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    said = getattr(tokenizer, "model_max_length", None)
+    found = [n for n in (limit, said) if isinstance(n, int) and 0 < n < _UNBOUNDED]
+    return min(found) if found else None
+
+
+def _by_source(site: str) -> bool:
+    """Sites whose edits the source applies itself, without a hook."""
+    return site in ("input", "embedding") or site == "kv" or site.startswith("kv.")
+
+
+def _stack(record: dict[int, tuple[Tensor, Tensor]], layers: int) -> Tensor:
+    """[n, layers, 2, heads, width] of what each layer made of one row."""
+    both = torch.stack([torch.stack([t[0] for t in record[i]]) for i in range(layers)])
+    return both.permute(3, 0, 1, 2, 4).contiguous()
+
+
+def _repeated(tokens: Tokens, times: int) -> Tokens:
+    """Each row so many times, one after another."""
+    parts = (tokens.ids, tokens.mask, tokens.slots, tokens.places, tokens.targets, tokens.kinds)
+    return Tokens(*(None if p is None else p.repeat_interleave(times, 0) for p in parts))  # type: ignore[arg-type]
+
+
+def _as_texts(inputs: object, columns: tuple[str, ...]) -> Texts:
+    if isinstance(inputs, Texts):
+        return inputs
+    given = [inputs] if isinstance(inputs, (str, Mapping)) else inputs
+    if not isinstance(given, (list, tuple)) or not given:
+        raise DataError(say("inputs", "must be a text, a list of texts, or rows with the task's columns", inputs))
+    rows = [_row(one, columns, i) for i, one in enumerate(given)]
+    return Texts({name: tuple(row[name] for row in rows) for name in columns})
+
+
+def _row(one: object, columns: tuple[str, ...], number: int) -> dict[str, str]:
+    where = f"inputs[{number}]"
+    if isinstance(one, str) and len(columns) == 1:
+        row: Mapping[Any, Any] = {columns[0]: one}
+    elif isinstance(one, (list, tuple)) and len(one) == len(columns):
+        row = dict(zip(columns, one, strict=True))
+    elif isinstance(one, Mapping):
+        row = one
+    else:
+        raise DataError(say(where, f"must be a text for each of {list(columns)}", one))
+    bad = [name for name in columns if not isinstance(row.get(name), str)]
+    if bad:
+        raise DataError(say(where, f"must have text in {bad}", dict(row)))
+    return {name: str(row[name]) for name in columns}
