@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from reprogram._version import __version__
 
 if TYPE_CHECKING:
-    from reprogram.catalogue import build, find, load, methods
+    from reprogram.catalogue import build, compile_program, find, load, methods
     from reprogram.core.errors import (
         ArtifactError,
         BindingError,
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
         SourceError,
     )
     from reprogram.core.method import Method, Recipe
+    from reprogram.core.mixed import Mixed
     from reprogram.core.program import Edit, Input, Output, Program
-    from reprogram.fit import FitOptions, FitResult, Metrics, evaluate, fit
+    from reprogram.fit import FitOptions, FitResult, Metrics, evaluate, find_rate, fit
     from reprogram.ntk import Diagnosis
     from reprogram.rank import Ranking, diagnose, rank
     from reprogram.report import Control, controls, write_report
@@ -43,14 +44,15 @@ if TYPE_CHECKING:
     from reprogram.tasks import Split, Task, load_task
 
 _HOMES = {
-    "catalogue": ["build", "find", "load", "methods"],
+    "catalogue": ["build", "compile_program", "find", "load", "methods"],
     "core.errors": [
         "ArtifactError", "BindingError", "BusyError", "CapabilityError", "ConfigError", "DataError",
         "FingerprintError", "FitError", "MissingExtraError", "ReprogramError", "SourceError",
     ],
     "core.method": ["Method", "Recipe"],
+    "core.mixed": ["Mixed"],
     "core.program": ["Edit", "Input", "Output", "Program"],
-    "fit": ["FitOptions", "FitResult", "Metrics", "evaluate", "fit"],
+    "fit": ["FitOptions", "FitResult", "Metrics", "evaluate", "find_rate", "fit"],
     "ntk": ["Diagnosis"],
     "rank": ["Ranking", "diagnose", "rank"],
     "report": ["Control", "controls", "write_report"],
@@ -107,6 +109,7 @@ __all__ = [
     "Method",
     "Metrics",
     "MissingExtraError",
+    "Mixed",
     "Output",
     "Program",
     "Ranking",
@@ -117,10 +120,12 @@ __all__ = [
     "Task",
     "__version__",
     "build",
+    "compile_program",
     "controls",
     "diagnose",
     "evaluate",
     "find",
+    "find_rate",
     "fit",
     "from_hub",
     "load",

@@ -461,6 +461,26 @@ def test_a_source_of_text_promises_what_it_keeps(kind):
     assert not source.module.training
 
 
+def test_two_sources_of_one_model_do_not_disturb_each_other():
+    model, tokenizer = tiny_language_model("gpt2")
+
+    class Double(Edit):
+        site, operators = "hidden.1", frozenset({Operator.ADDITIVE})
+
+        def forward(self, value):
+            return 2 * value
+
+    alone = tiny_text_source("gpt2")
+    alone.attach(["hidden.1"])
+    first, second = language_source(model, tokenizer), language_source(model, tokenizer)
+    tokens = padded(vocab(first), "left")
+    for source in (first, second):
+        source.attach(["hidden.1"])
+    for source in (first, second):
+        for edits in ([prefix(source)], [soft(source)], [Double()]):
+            assert torch.allclose(said(source, tokens, *edits), said(alone, tokens, *edits), atol=1e-5)
+
+
 def test_attention_that_cannot_be_replaced_has_no_prefix_sites():
     model, tokenizer = tiny_language_model("gpt2")
     model.set_attn_implementation("eager")

@@ -20,12 +20,12 @@ from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
 from reprogram.core.program import Observing, Program
 from reprogram.core.source import SourceOutput
-from reprogram.fit.events import Console, EventFile, Listener, TensorBoard
 from reprogram.fit.batches import alike, shuffled
+from reprogram.fit.compiled import compiled
+from reprogram.fit.events import Console, EventFile, Listener, TensorBoard
 from reprogram.fit.feed import feed_for, scoring_batch
 from reprogram.fit.interrupts import Deferred
 from reprogram.fit.metrics import Metrics, evaluate
-from reprogram.fit.compiled import compiled
 from reprogram.fit.optimizer import losses, make_optimizer, set_rates
 from reprogram.fit.options import FitOptions
 from reprogram.fit.result import FitResult
@@ -331,7 +331,7 @@ class _Run:
         losses = [row["loss"] for row in self.progress.history if "loss" in row]
         if self.optimizer is None or len(losses) < 2 or losses[-1] < losses[0] * (1 - STILL):
             return
-        _log.warning("The loss has not moved: %.4g in the first epoch, %.4g in the last. Try another recipe.lr (now %g; "
+        _log.warning("The loss has not moved: %.4g in the first epoch, %.4g in the last. Try another lr (now %g; "
                      "`find_rate` or --find-rate proposes one).", losses[0], losses[-1], self.recipe.lr)  # fmt: skip
 
     def _stop_at(self, value: float) -> None:

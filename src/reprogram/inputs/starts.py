@@ -169,20 +169,20 @@ def _rows(table: Tensor, ids: Tensor) -> Tensor:
 def _keys_values(source: TextSource, text: str, n: int) -> Tensor:
     """[n, layers, 2, heads, width] of a text, repeated until it has n tokens."""
     _at_least_one(n)
-    if not source.encode(text):
+    own = len(source.encode(text))
+    if not own:
         raise ConfigError(say("text", "must have at least one token to start from", text))
-    repeated = " ".join([text] * n)  # a token each at least
-    found = source.keys_values(_cut(source, repeated, n))
+    found = source.keys_values(_cut(source, " ".join([text] * n) if own < n else text, max(n, own)))
     turns = -(-n // len(found))  # where the source takes fewer than n
     return torch.cat([found] * turns)[:n].detach().float().cpu().clone()
 
 
 def _cut(source: TextSource, text: str, n: int) -> str:
-    """Enough of a text for n tokens, or for as many as the source takes at once."""
-    most = source.spec.input_shape[0] or n
+    """The start of a text: some more than n tokens, and no more than the source takes at once."""
+    most = min(source.spec.input_shape[0] or n + 16, n + 16)
     ids = source.encode(text)
-    while len(ids) > min(most, 2 * n + 16):
-        text = text[: max(1, len(text) * min(most, n + 8) // len(ids))]
+    while len(ids) > most and len(text) > 1:
+        text = text[: max(1, len(text) * most // len(ids))]
         ids = source.encode(text)
     return text
 

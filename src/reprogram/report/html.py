@@ -14,8 +14,8 @@ from reprogram.report import facts, figures, page, pictures
 from reprogram.report.controls import Control, placed
 from reprogram.report.figures import Bar, Figure, Line
 from reprogram.report.mapping import label_map
-from reprogram.report.verdict import Verdict, judge, points, scored
 from reprogram.report.texts import text_samples
+from reprogram.report.verdict import Verdict, judge, points, scored
 from reprogram.report.words import interval, percent, thing, writes
 from reprogram.tasks import Task
 
@@ -44,7 +44,7 @@ class Mix(NamedTuple):
 
     truth: str
     prediction: str
-    count: int
+    examples: int
     share: str
 
 
@@ -175,8 +175,13 @@ def training_charts(result: FitResult) -> dict[str, Figure]:
         return {}
     return {
         "loss": figures.lines(loss, "Loss (cross-entropy)", share=False, selected=selected),
-        "accuracy": figures.lines(accuracy, "Accuracy", share=True, selected=selected),
+        "accuracy": figures.lines(accuracy, _accuracy_of(result), share=True, selected=selected),
     }
+
+
+def _accuracy_of(result: FitResult) -> str:
+    scored_on = result.test or result.validation
+    return "Tokens predicted" if scored_on is not None and writes(scored_on) else "Accuracy"
 
 
 def _curves(result: FitResult, names: dict[str, str]) -> list[Line]:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from reprogram.core.errors import ConfigError
 from reprogram.core.program import Output, Program
-from reprogram.core.source import SourceSpec
-from reprogram.core.source import TextSource
+from reprogram.core.source import SourceSpec, TextSource
 from reprogram.outputs import ContinuationVerbalizer, Linear, TokenScores, Verbalizer
 
 MOST_ROWS = 60

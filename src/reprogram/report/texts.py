@@ -58,30 +58,32 @@ def text_samples(program: Program, task: Task, count: int = 8) -> list[TextSampl
         return _written(program, split, rows, batch)
     scores = program(Texts(batch.columns).to(program.source.device)).float().softmax(-1).cpu()
     confidence, guess = scores.max(-1)
-    found: list[TextSample] = []
-    for i, row in enumerate(rows.tolist()):
-        truth, answer = int(split.labels[row]), int(guess[i])
-        found.append(TextSample(
-            name=split.names[row], parts=_parts(batch, i), truth=task.classes[truth], answer=task.classes[answer],
-            confidence=float(confidence[i]), right=truth == answer,
-        ))  # fmt: skip
-    return found
+    return [
+        _classified(split, row, task.classes, _parts(batch, i), int(guess[i]), float(confidence[i]))
+        for i, row in enumerate(_numbers(rows))
+    ]
+
+
+def _classified(
+    split: Split, row: int, classes: tuple[str, ...], parts: list[tuple[str, str]], guess: int, confidence: float
+) -> TextSample:
+    truth = int(split.labels[row])
+    return TextSample(split.names[row], parts, classes[truth], classes[guess], confidence, truth == guess)
 
 
 def _written(program: Program, split: Split, rows: torch.Tensor, batch: Texts) -> list[TextSample]:
-    targets = batch.targets or ()
-    made = _generated(program, batch)
-    return [
-        TextSample(
-            name=split.names[row],
-            parts=_parts(batch, i),
-            truth=short(targets[i]),
-            answer=None if made is None else short(made[i]),
-            confidence=None,
-            right=made is not None and made[i].strip() == targets[i].strip(),
-        )  # fmt: skip
-        for i, row in enumerate(rows.tolist())
-    ]
+    targets, made = batch.targets or (), _generated(program, batch)
+    found: list[TextSample] = []
+    for i, row in enumerate(_numbers(rows)):
+        answer = None if made is None else made[i]
+        right = answer is not None and answer.strip() == targets[i].strip()
+        shown = None if answer is None else short(answer)
+        found.append(TextSample(split.names[row], _parts(batch, i), short(targets[i]), shown, None, right))
+    return found
+
+
+def _numbers(rows: torch.Tensor) -> list[int]:
+    return rows.tolist()
 
 
 def _generated(program: Program, batch: Texts) -> list[str] | None:

@@ -5,7 +5,7 @@ from reprogram.tasks import Task
 
 
 def thing(given: FitResult | Task) -> str:
-    """ "picture" or "text": what the task of a result, or a task, is about."""
+    """What the task of a result, or a task, is about: "picture" or "text"."""
     modality = given.spec.modality if isinstance(given, Task) else given.program.source.spec.modality
     return "text" if modality == "text" else "picture"
 

@@ -1,8 +1,9 @@
 """f: frozen source models, one ecosystem a file."""
 
+from reprogram.sources._wrap import wrap
 from reprogram.sources.language import LanguageSource, language_source
 from reprogram.sources.load import install_source, load_source, source_refs
-from reprogram.sources.module import ModuleSource, wrap
+from reprogram.sources.module import ModuleSource
 from reprogram.sources.transformers_load import TextOptions, wrap_transformers
 
 __all__ = [

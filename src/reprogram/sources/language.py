@@ -12,7 +12,6 @@ after a class token where there is one, so that poolers read what they always re
 """
 
 import copy
-import inspect
 from collections.abc import Generator, Iterable, Mapping
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
@@ -33,14 +32,24 @@ from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
 from reprogram.core.texts import Batch, Texts, Tokens
 from reprogram.sources._answers import Question, answer
+from reprogram.sources._before import Before, behind, gathered, prefixes_of, stacked
+from reprogram.sources._describe import (
+    UNBOUNDED,
+    Kind,
+    body_of,
+    context_of,
+    head_of,
+    kind_of,
+    parameters_of,
+    position_offset,
+    shape_of,
+)
 from reprogram.sources._frozen import EditSites, checkpoint_blocks, fingerprint, freeze, longest_list
+from reprogram.sources._quantised import keep_gradients
+from reprogram.sources._rows import as_texts, joined_rows, repeated
 from reprogram.sources._sequence import Sequence, fill, flush, insert, positions
 from reprogram.sources._tokenising import Tokeniser
-from reprogram.sources.transformers_attention import AttentionCall, LayerPrefix, install
-
-Kind = Literal["causal", "masked", "seq2seq", "classifier", "encoder"]
-
-_UNBOUNDED = 1 << 20  # tokenizers say so with numbers like 1e30
+from reprogram.sources.transformers_attention import AttentionCall, install
 
 
 @dataclass(slots=True, eq=False)
@@ -51,21 +60,6 @@ class _Call(AttentionCall):
     places: Tensor | None = None
     features: Tensor | None = None
     inside: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Before:
-    """Keys and values that stand before a batch: those of prefixes, and those a learned prompt left.
-
-    Attributes:
-        layers: by number of the layer.
-        length: how many tokens they stand for; [B] where rows differ.
-        shift: by how much the sequence's own positions move: one number, or [B, 1].
-    """
-
-    layers: dict[int, LayerPrefix]
-    length: int
-    shift: int | Tensor
 
 
 @final
@@ -87,27 +81,20 @@ class LanguageSource:
         self.kind: str = kind
         self.pooling = pooling
         self._tokeniser = tokeniser
-        self._slot = Slot[_Call]()
         self._block_paths = tuple(blocks)
-        self._hooks = EditSites(self.module, self._block_paths, self._bound)
-        self._body = _body(model, kind)
+        self._wiring = _Wiring.of(model, kind, self._block_paths)
+        self._slot, self._hooks, self._body = self._wiring.slot, self._wiring.hooks, self._wiring.body
         self.gathers = self._body is not model
         self.reads_left = any(getattr(m, "is_causal", False) for b in blocks for m in model.get_submodule(b).modules())
-        if self.gathers:
-            self._body.register_forward_hook(self._gather)
-        self._head = None if kind == "encoder" else _head(model)
-        if self._head is not None:
-            self._head.register_forward_pre_hook(self._keep_features)
-        self.prefixes = install(model, self._block_paths, self._slot)  # type: ignore[arg-type]
-        self.blocks, self.heads, self.head_width = _shape(model, len(self._block_paths))
+        self.prefixes = self._wiring.prefixes
+        self.blocks, self.heads, self.head_width = shape_of(model, len(self._block_paths))
         self.spec = replace(spec, depth=self.blocks)
         self.capabilities = self._can()
         self.sites: Mapping[str, Location] = MappingProxyType(self._all_sites())
-        self._takes = _parameters(self._body)
-        self._offset = _position_offset(self._body)
-        self._window: int | None = getattr(model.config, "sliding_window", None)
-        fits = self._window is None or self._window >= (self.context or 0)
-        placed = self.prefixes and "position_ids" in self._takes and fits
+        self._takes = parameters_of(self._body)
+        self._offset = position_offset(self._body)
+        window: int | None = getattr(model.config, "sliding_window", None)
+        placed = self.prefixes and "position_ids" in self._takes and (window is None or window >= (self.context or 0))
         self._can_share = kind == "causal" and placed and not checkpoint
         self._compiled: Any = None
         self._memory: WeakKeyDictionary[Input, tuple[object, Before]] = WeakKeyDictionary()
@@ -153,7 +140,7 @@ class LanguageSource:
     @property
     def head_table(self) -> Tensor | None:
         """The frozen table [vocabulary, d] of the head, where scores are products with it."""
-        weight = getattr(self._head, "weight", None)
+        weight = getattr(self._wiring.head, "weight", None)
         return weight if isinstance(weight, Tensor) and weight.shape[0] == self.spec.outputs else None
 
     @property
@@ -209,7 +196,7 @@ class LanguageSource:
         Raises:
             DataError: an input is neither.
         """
-        return _as_texts(inputs, sample.columns if sample is not None and sample.columns else ("text",))
+        return as_texts(inputs, sample.columns if sample is not None and sample.columns else ("text",))
 
     def __call__(self, x: Batch, input: Input, reading: Reading = Reading()) -> SourceOutput:
         """`f(I(x))` for texts, or for token ids [B, tokens]."""
@@ -219,7 +206,7 @@ class LanguageSource:
         before = self.before(input)
         variants, sequence = self.assemble(tokens, input, before)
         if variants > 1:
-            tokens = _repeated(tokens, variants)
+            tokens = repeated(tokens, variants)
         return self._answer(tokens, sequence, before, input, reading, x)
 
     @torch.no_grad()
@@ -239,7 +226,7 @@ class LanguageSource:
         used = sorted(set(numbers))
         new = torch.tensor([used.index(n) for n in numbers], device=self.device)
         if isinstance(x, Texts):
-            x = _joined_rows([(i, inputs[n](x[[i]], "input")) for i, n in enumerate(numbers)])
+            x = joined_rows([(i, inputs[n](x[[i]], "input")) for i, n in enumerate(numbers)])
         tokens = self.tokens(x, Input())
         before = gathered([self._kept(inputs[n]) for n in used], new)
         longest = tokens.ids.shape[1] + before.length
@@ -276,9 +263,7 @@ class LanguageSource:
         before = self.before(input)
         if before is None:
             return self.embeddings.new_zeros(0, self.blocks, 2, self.heads, self.head_width)
-        layers = [before.layers[i] for i in range(self.blocks)]
-        both = torch.stack([torch.stack([p.keys[0], p.values[0]]) for p in layers])  # [L, 2, heads, n, width]
-        return both.permute(3, 0, 1, 2, 4)
+        return stacked({i: (layer.keys, layer.values) for i, layer in before.layers.items()}, self.blocks)
 
     @torch.no_grad()
     def keys_values(self, text: str) -> Tensor:
@@ -287,7 +272,7 @@ class LanguageSource:
         if not ids:
             raise DataError(say("text", "must have at least one token", text))
         table = self.embedded(torch.tensor([ids], device=self.device))
-        return _stack(self._record(table, None), self.blocks)
+        return stacked(self._record(table, None), self.blocks)
 
     def generate(self, x: Texts, input: Input, *, max_new_tokens: int = 32, **options: Any) -> tuple[str, ...]:
         """What the model writes after each prompt; the learned prompt is in the cache before the first token.
@@ -379,44 +364,12 @@ class LanguageSource:
 
     def before(self, input: Input) -> Before | None:
         """Prefixes, and what a start prompt leaves in every layer when it is run once, behind the prefixes."""
-        prefix = self._prefix(input)
+        prefix = prefixes_of(input, (self.blocks, self.heads, self.head_width), self.spec.ref)
         prompts = [e for e in input if e.site == "embedding" and isinstance(e, Inserting)]
         if not prompts or not self._shares(input):
             return prefix
         table = torch.cat([e.tokens() for e in prompts])[None].to(self.embeddings.dtype)
-        return self._with(prefix, self._record(table, prefix), table.shape[1])
-
-    def _with(self, prefix: Before | None, made: dict[int, tuple[Tensor, Tensor]], n: int) -> Before:
-        layers: dict[int, LayerPrefix] = {}
-        for i, (keys, values) in made.items():
-            old = prefix.layers.get(i) if prefix is not None else None
-            layers[i] = LayerPrefix(keys, values) if old is None else LayerPrefix(
-                torch.cat([old.keys.to(keys.dtype), keys], 2), torch.cat([old.values.to(values.dtype), values], 2)
-            )  # fmt: skip
-        shift = 0 if prefix is None else prefix.shift
-        return Before(layers, n + (0 if prefix is None else prefix.length), shift + n)
-
-    def _prefix(self, input: Input) -> Before | None:
-        found = [e for e in input if e.site.startswith("kv") and isinstance(e, Prefixing)]
-        if not found:
-            return None
-        layers: dict[int, LayerPrefix] = {}
-        length = shift = 0
-        for edit in found:
-            table = edit.keys_values().permute(1, 2, 3, 0, 4)  # [layers, 2, heads, n, width]
-            numbers = range(self.blocks) if edit.site == "kv" else [int(edit.site.removeprefix("kv."))]
-            if (len(table), *table.shape[1:3], table.shape[4]) != (len(numbers), 2, self.heads, self.head_width):
-                need = f"must be [n, {len(numbers)}, 2, {self.heads}, {self.head_width}] for {self.spec.ref}"
-                raise CapabilityError(say("prefix", need, tuple(edit.keys_values().shape)))
-            for i, layer in zip(numbers, table, strict=True):
-                old = layers.get(i)
-                keys, values = layer[0][None], layer[1][None]
-                layers[i] = LayerPrefix(keys, values) if old is None else LayerPrefix(
-                    torch.cat([old.keys, keys], 2), torch.cat([old.values, values], 2)
-                )  # fmt: skip
-            length = max(length, table.shape[3])
-            shift += table.shape[3] if edit.shift and (edit.site == "kv" or not shift) else 0
-        return Before(layers, length, shift)
+        return behind(prefix, self._record(table, prefix), table.shape[1])
 
     def _record(self, embeds: Tensor, prefix: Before | None) -> dict[int, tuple[Tensor, Tensor]]:
         """Run tokens alone and keep what every layer made of them."""
@@ -511,13 +464,38 @@ class LanguageSource:
         with self._slot.bind(call):
             yield
 
+
+@final
+class _Wiring:
+    """The hooks of one model, set once, however many sources are made of it."""
+
+    def __init__(self, model: Any, kind: Kind, blocks: tuple[str, ...]) -> None:
+        self.kind, self.blocks = kind, blocks
+        self.slot = Slot[_Call]()
+        self.hooks = EditSites(model, blocks, self._bound)
+        self.body = body_of(model, kind)
+        if self.body is not model:
+            self.body.register_forward_hook(self._gather)
+        self.head = None if kind == "encoder" else head_of(model)
+        if self.head is not None:
+            self.head.register_forward_pre_hook(self._keep_features)
+        self.prefixes = install(model, blocks, self.slot)  # type: ignore[arg-type]  # a call is an AttentionCall
+
+    @classmethod
+    def of(cls, model: Any, kind: Kind, blocks: tuple[str, ...]) -> "_Wiring":
+        """That of a model; made the first time."""
+        found = model.__dict__.get("reprogram_wiring")
+        if found is None or (found.kind, found.blocks) != (kind, blocks):
+            found = model.__dict__["reprogram_wiring"] = cls(model, kind, blocks)
+        return found
+
     def _bound(self) -> Input | None:
-        call = self._slot.current()
+        call = self.slot.current()
         return None if call is None else call.input
 
     def _gather(self, _: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
         """After the body, before the head: keep the places that are read."""
-        call = self._slot.current()
+        call = self.slot.current()
         if call is None or not call.inside or call.places is None:
             return result
         hidden = result["last_hidden_state"]
@@ -529,41 +507,9 @@ class LanguageSource:
         return result
 
     def _keep_features(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        call = self._slot.current()
+        call = self.slot.current()
         if call is not None and call.inside:
             call.features = args[0]
-
-
-def gathered(parts: Many[Before], rows: Tensor) -> Before:
-    """What stands before each row of a batch: row r gets part `rows[r]`, shorter ones padded and masked.
-
-    Args:
-        parts: K of them; what is there in one layer of one may be missing in another.
-        rows: [B], numbers of parts.
-    """
-    layers: dict[int, LayerPrefix] = {}
-    for i in sorted({i for part in parts for i in part.layers}):
-        like = next(part.layers[i].keys for part in parts if i in part.layers)
-        sizes = [part.layers[i].keys.shape[2] if i in part.layers else 0 for part in parts]
-        n = max(sizes)
-        keys, values = (like.new_zeros(len(parts), like.shape[1], n, like.shape[3]) for _ in range(2))
-        for k, part in enumerate(parts):
-            if i in part.layers:
-                keys[k, :, : sizes[k]] = part.layers[i].keys[0]
-                values[k, :, : sizes[k]] = part.layers[i].values[0]
-        mask = None
-        if min(sizes) < n:
-            mask = (torch.arange(n) < torch.tensor(sizes)[:, None]).to(like.device)[rows]
-        layers[i] = LayerPrefix(keys[rows], values[rows], mask)
-    shifts = torch.tensor([int(part.shift) for part in parts], device=rows.device)
-    return Before(layers, max(part.length for part in parts), shifts[rows][:, None])
-
-
-def _joined_rows(parts: Many[tuple[int, Texts]]) -> Texts:
-    """Prompts of several templates as one batch."""
-    prompts = tuple(one.prompts[0] for _, one in parts)
-    spans = tuple(one.spans[0] if one.spans is not None else ((0, len(one.prompts[0])),) for _, one in parts)
-    return Texts({"prompt": prompts}, None, spans)
 
 
 def language_source(
@@ -590,17 +536,18 @@ def language_source(
     Raises:
         SourceError: the model has no list of blocks, or takes no embeddings.
     """
+    keep_gradients(model)
     name = ref or f"module:{type(model).__name__}"
     kind = kind or kind_of(type(model).__name__)
-    body = model.get_encoder() if kind == "seq2seq" else _body(model, kind)
+    body = model.get_encoder() if kind == "seq2seq" else body_of(model, kind)
     prefix = next((path for path, m in model.named_modules() if m is body), "")
     blocks = tuple(f"{prefix}.{path}" if prefix else path for path in longest_list(body))
-    if not blocks or "inputs_embeds" not in _parameters(body):
+    if not blocks or "inputs_embeds" not in parameters_of(body):
         raise SourceError(say("model", "must be a transformer that takes `inputs_embeds`", type(model).__name__))
     tokeniser = None
-    limit = _context(model.config, tokenizer)
+    limit = context_of(model.config, tokenizer)
     if tokenizer is not None:
-        tokeniser = Tokeniser(tokenizer, kind, limit or _UNBOUNDED)
+        tokeniser = Tokeniser(tokenizer, kind, limit or UNBOUNDED)
     width = model.get_input_embeddings().embedding_dim
     outputs = {"encoder": width, "classifier": getattr(model.config, "num_labels", 0)}.get(
         kind, model.config.vocab_size
@@ -612,103 +559,6 @@ def language_source(
     return LanguageSource(model, tokeniser, spec, kind, pooling=pooling, blocks=blocks, checkpoint=checkpoint or asked)
 
 
-def kind_of(name: str) -> Kind:
-    """The kind of a model by the name of its class, as transformers names them.
-
-    >>> [kind_of(n) for n in ("GPT2LMHeadModel", "BertForMaskedLM", "T5ForConditionalGeneration", "BertModel")]
-    ['causal', 'masked', 'seq2seq', 'encoder']
-    """
-    known: list[tuple[str, Kind]] = [
-        ("ForCausalLM", "causal"), ("LMHeadModel", "causal"), ("ForMaskedLM", "masked"),
-        ("ForConditionalGeneration", "seq2seq"), ("ForSequenceClassification", "classifier"),
-    ]  # fmt: skip
-    for part, kind in known:
-        if part in name:
-            return kind
-    return "encoder"
-
-
-def _body(model: Any, kind: str) -> Any:
-    """The part that ends in hidden states; the model itself where there is none, as for encoder-decoders."""
-    return model if kind in ("seq2seq", "encoder") else model.base_model
-
-
-def _head(model: Any) -> nn.Module | None:
-    """The last linear layer before the scores."""
-    found = model.get_output_embeddings()
-    if found is not None:
-        return found
-    labels = getattr(model.config, "num_labels", None)
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == labels]
-    return linear[-1] if linear else None
-
-
-def _shape(model: Any, blocks: int) -> tuple[int, int, int]:
-    """Layers, key and value heads, and numbers to a head."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    queries = config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or queries
-    width = getattr(config, "head_dim", None) or getattr(config, "d_kv", None) or config.hidden_size // queries
-    return blocks, heads, width
-
-
-def _parameters(module: nn.Module) -> frozenset[str]:
-    return frozenset(inspect.signature(module.forward).parameters)
-
-
-def _position_offset(body: nn.Module) -> int:
-    """RoBERTa and its kin count positions from the padding index plus one."""
-    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
-    index = getattr(table, "padding_idx", None)
-    return 0 if index is None else index + 1
-
-
-def _context(config: Any, tokenizer: Any) -> int | None:
-    """The longest sequence, or None: the model's positions (less an offset), or the tokenizer's word."""
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    said = getattr(tokenizer, "model_max_length", None)
-    found = [n for n in (limit, said) if isinstance(n, int) and 0 < n < _UNBOUNDED]
-    return min(found) if found else None
-
-
 def _by_source(site: str) -> bool:
     """Sites whose edits the source applies itself, without a hook."""
     return site in ("input", "embedding") or site == "kv" or site.startswith("kv.")
-
-
-def _stack(record: dict[int, tuple[Tensor, Tensor]], layers: int) -> Tensor:
-    """[n, layers, 2, heads, width] of what each layer made of one row."""
-    both = torch.stack([torch.stack([t[0] for t in record[i]]) for i in range(layers)])
-    return both.permute(3, 0, 1, 2, 4).contiguous()
-
-
-def _repeated(tokens: Tokens, times: int) -> Tokens:
-    """Each row so many times, one after another."""
-    parts = (tokens.ids, tokens.mask, tokens.slots, tokens.places, tokens.targets, tokens.kinds)
-    return Tokens(*(None if p is None else p.repeat_interleave(times, 0) for p in parts))  # type: ignore[arg-type]
-
-
-def _as_texts(inputs: object, columns: tuple[str, ...]) -> Texts:
-    if isinstance(inputs, Texts):
-        return inputs
-    given = [inputs] if isinstance(inputs, (str, Mapping)) else inputs
-    if not isinstance(given, (list, tuple)) or not given:
-        raise DataError(say("inputs", "must be a text, a list of texts, or rows with the task's columns", inputs))
-    rows = [_row(one, columns, i) for i, one in enumerate(given)]
-    return Texts({name: tuple(row[name] for row in rows) for name in columns})
-
-
-def _row(one: object, columns: tuple[str, ...], number: int) -> dict[str, str]:
-    where = f"inputs[{number}]"
-    if isinstance(one, str) and len(columns) == 1:
-        row: Mapping[Any, Any] = {columns[0]: one}
-    elif isinstance(one, (list, tuple)) and len(one) == len(columns):
-        row = dict(zip(columns, one, strict=True))
-    elif isinstance(one, Mapping):
-        row = one
-    else:
-        raise DataError(say(where, f"must be a text for each of {list(columns)}", one))
-    bad = [name for name in columns if not isinstance(row.get(name), str)]
-    if bad:
-        raise DataError(say(where, f"must have text in {bad}", dict(row)))
-    return {name: str(row[name]) for name in columns}

@@ -2,7 +2,7 @@
 
 from reprogram.testing.contract import ContractError, check_method
 from reprogram.testing.fakes import TinyNet, tiny_source, tiny_task
-from reprogram.testing.language import tiny_language_model, tiny_text_source, tiny_tokenizer
+from reprogram.testing.language import tiny_language_model, tiny_text_source, tiny_text_task, tiny_tokenizer
 
 __all__ = [
     "ContractError",
@@ -12,5 +12,6 @@ __all__ = [
     "tiny_source",
     "tiny_task",
     "tiny_text_source",
+    "tiny_text_task",
     "tiny_tokenizer",
 ]

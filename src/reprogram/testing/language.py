@@ -4,6 +4,7 @@ Their traps are the real ones': dropout that must be off, GPT-2 without a paddin
 heads and a token that its tokenizer puts first, T5 with an odd score scale, RoBERTa with positions that start at 2.
 """
 
+import random
 from collections.abc import Sequence
 from string import ascii_lowercase, digits
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 
 from reprogram.sources import LanguageSource, language_source
 from reprogram.sources.transformers_load import tokenizers, transformers
+from reprogram.tasks import Task
 
 TinyKind = Literal["gpt2", "llama", "bert", "bert_encoder", "bert_classifier", "roberta", "t5", "vit"]
 
@@ -84,6 +86,32 @@ def tiny_text_source(kind: TinyKind = "gpt2", seed: int = 0, **options: Any) -> 
     own = {name: options.pop(name) for name in ("vocab", "width", "layers") if name in options}
     model, tokenizer = tiny_language_model(kind, seed, **own)
     return language_source(model, tokenizer, **{"ref": f"module:tiny-{kind}", **options})
+
+
+def tiny_text_task(*, per_class: int = 16, pairs: bool = False, generates: bool = False, seed: int = 0) -> Task:
+    """Short sentences of 3 classes ("bad", "good", "fun"), each with two of five words that its class prefers.
+
+    Args:
+        per_class: sentences of each class.
+        pairs: two columns, the second of which says something else.
+        generates: no classes; after each sentence its words are to be written backwards.
+        seed: of the words.
+    """
+    draw = random.Random(seed)
+    kinds = {"bad": ("awful", "boring", "terrible", "sad", "poor"), "good": ("great", "happy", "fine", "best", "smart"),
+             "fun": ("game", "film", "play", "bright", "hot")}  # fmt: skip
+    rest = ("the", "a", "it", "was", "is", "and", "very", "not", "my", "this")
+    texts, labels = list[str](), list[str]()
+    for i in range(3 * per_class):
+        label = list(kinds)[i % 3]
+        words = [*draw.sample(kinds[label], 2), *draw.choices(rest, k=draw.randint(1, 6))]
+        draw.shuffle(words)
+        texts.append(" ".join(words))
+        labels.append(label)
+    if generates:
+        return Task.from_texts(texts, targets=[" ".join(reversed(t.split())) for t in texts], name="tiny-backwards")
+    given = [(t, draw.choice(rest)) for t in texts] if pairs else texts
+    return Task.from_texts(given, labels, classes=tuple(kinds), name="tiny-texts")
 
 
 def tiny_tokenizer(kind: TinyKind) -> Any:
