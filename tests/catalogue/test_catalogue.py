@@ -77,7 +77,8 @@ def test_every_setting_name_is_settable():
 
 
 def test_queries_by_axis():
-    assert {m.name for m in methods(operator="parametric")} == {"smm", "fc"}
+    assert {m.name for m in methods(operator="parametric", location="input")} == {"smm", "fc"}
+    assert {m.name for m in methods(location="hidden")} >= {"prefix_tuning", "vpt_deep"}
     assert "blm" in {m.name for m in methods(configuration="learnable", alignment="statistical")}
     assert "no_edit" in {m.name for m in methods(alignment="statistical")}
     with pytest.raises(ConfigError, match="must be one of"):

@@ -140,6 +140,15 @@ def test_the_value_is_not_changed_in_place(make, shape):
     assert torch.equal(x, before)
 
 
+@pytest.mark.compile
+@pytest.mark.parametrize(("make", "shape"), EDITS.values(), ids=EDITS)
+def test_compiled_is_eager(make, shape):
+    edit, x = make(), drawn(*shape, seed=3)
+    torch._dynamo.reset()
+    compiled = torch.compile(edit, fullgraph=not isinstance(edit, EncodedPrompt), backend="aot_eager")
+    torch.testing.assert_close(compiled(x), edit(x))
+
+
 @pytest.mark.parametrize(
     ("make", "shape"),
     [(SoftPrompt, (2, 3)), (PromptMixture, (2, 2, 3)), (Prefix, (2, 1, 2, 2, 3)), (PromptTokens, (2, 3))],

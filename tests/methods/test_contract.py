@@ -10,13 +10,15 @@ import pytest
 import reprogram
 from reprogram.catalogue import methods
 from reprogram.testing import ContractError, check_method
+from tests.methods.text_tasks import suiting
 
 ALL = methods()
 
 
 @pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
 def test_contract(method):
-    check_method(method)
+    source, task, settings = suiting(method)
+    check_method(method, source=source, task=task, **settings)
 
 
 def test_the_family_is_complete():

@@ -220,6 +220,15 @@ def test_half_precision_is_read_in_float32_and_nothing_fixed_is_saved(make, wrap
     assert set(output.state_dict()) == {n for n, _ in output.named_parameters()}
 
 
+@pytest.mark.compile
+@pytest.mark.parametrize(("make", "wrap", "shape"), GRADIENTS.values(), ids=GRADIENTS)
+def test_compiled_is_eager(make, wrap, shape):
+    output, z = make(), drawn(*shape)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda z: output(wrap(z)), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(z), output(wrap(z)))
+
+
 # Label words
 
 

@@ -58,8 +58,8 @@ def methods(**axes: str) -> list[Method]:
     Raises:
         ConfigError: no such axis or value.
 
-    >>> [m.name for m in methods(alignment="linear")]
-    ['linear_probe']
+    >>> [m.name for m in methods(operator="parametric", location="input")]
+    ['fc', 'smm']
     """
     for axis, value in axes.items():
         if axis not in AXES:

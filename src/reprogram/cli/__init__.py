@@ -13,14 +13,17 @@ import typer
 from reprogram._version import __version__
 from reprogram.cli import _run
 from reprogram.cli.cite import cite
+from reprogram.cli.combine import combine
 from reprogram.cli.compile import compile
 from reprogram.cli.demo import demo
 from reprogram.cli.diagnose import diagnose
 from reprogram.cli.doctor import doctor
 from reprogram.cli.evaluate import evaluate
 from reprogram.cli.experiment import experiment
+from reprogram.cli.export import export
 from reprogram.cli.fit import fit
 from reprogram.cli.generate import generate
+from reprogram.cli.import_ import import_
 from reprogram.cli.methods import methods
 from reprogram.cli.predict import predict
 from reprogram.cli.rank import rank
@@ -40,12 +43,13 @@ app = typer.Typer(
 )
 
 for panel, commands in {
-    "Make and use programs": (fit, evaluate, predict, generate, compile, show, report, demo),
+    "Make and use programs": (fit, evaluate, predict, generate, show, report, demo),
+    "Change programs": (compile, combine, import_, export),
     "Before training": (diagnose, rank, experiment),
     "Look around": (methods, sources, sites, tasks, cite, doctor),
 }.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(command.__name__.rstrip("_"), rich_help_panel=panel)(command)
 
 
 def _version(wanted: bool) -> bool:

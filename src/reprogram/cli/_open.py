@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reprogram.core.errors import DataError, say
+from reprogram.core.errors import ConfigError, DataError, say
 
 if TYPE_CHECKING:
     from reprogram.core.program import Program
@@ -24,6 +24,16 @@ SourceRef = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Use the source although its weights are not the program's.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default a GPU if there is one.")]
+
+
+def check_out(path: Path) -> None:
+    """Before anything is loaded: a program file has a name of its kind.
+
+    Raises:
+        ConfigError: it has another.
+    """
+    if path.suffix != ".safetensors":
+        raise ConfigError(say("out", "must end in .safetensors", str(path), f"Try {path.stem}.safetensors."))
 
 
 def open_program(path: Path, source: str | None, *, force: bool, device: str | None) -> "Program":

@@ -36,6 +36,7 @@ def plan(
             "name": task.name,
             "classes": len(task.classes),
             "sample": task.spec.sample.shape,
+            "columns": task.spec.sample.columns,
             "splits": {name: len(split) for name, split in task.splits.items()},
         },
         "method": config.method,
@@ -54,10 +55,12 @@ def lines(found: dict[str, Any]) -> dict[str, object]:
     """The plan for people."""
     source, task, count = found["source"], found["task"], found["parameters"]
     shape = " x ".join(map(str, task["sample"][-2:]))
+    inputs = f"pictures of {shape}" if task["sample"] else f"texts ({', '.join(task['columns'])})"
+    classes = f"{task['classes']} classes" if task["classes"] else "no classes: it writes"
     splits = ", ".join(f"{name} {n:,}" for name, n in task["splits"].items())
     return {
-        "source": f"{source['ref']}, {source['outputs']:,} classes",
-        "task": f"{task['name']}, {task['classes']} classes, pictures of {shape}",
+        "source": f"{source['ref']}, {source['outputs']:,} {'classes' if len(source['input_shape']) > 1 else 'outputs'}",
+        "task": f"{task['name']}, {classes}, {inputs}",
         "splits": splits,
         "method": found["method"],
         "parameters": f"{count['allocated']:,} learned, {count['effective']:,} of them effective; "

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from reprogram.cli._open import Device, Force, ProgramFile, SourceRef, open_program
+from reprogram.cli._open import Device, Force, ProgramFile, SourceRef, check_out, open_program
 from reprogram.cli._run import Json, emit, pairs, tell
 
 
@@ -31,12 +31,10 @@ def compile(
 
     Example: `reprogram compile sst2.safetensors --out sst2-fast.safetensors`
     """
+    check_out(out)
     from reprogram.catalogue import compact_program, compile_program
-    from reprogram.core.errors import ConfigError, say
     from reprogram.store import read, save
 
-    if out.suffix != ".safetensors":
-        raise ConfigError(say("out", "must end in .safetensors", str(out)))
     card = read(program).card
     loaded = open_program(program, source, force=force, device=device)
     made = (compile_program if to == "cache" else compact_program)(loaded)

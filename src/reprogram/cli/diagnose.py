@@ -30,12 +30,12 @@ def diagnose(
         Path | None, typer.Option("--program", metavar="FILE", help="A fitted program instead of source and method.")
     ] = None,
     method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="What would be fitted.")] = "vp",
-    samples: Annotated[int, typer.Option("--samples", "-n", min=2, help="Training pictures to look at.")] = 100,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=2, help="Training examples to look at.")] = 100,
     source_samples: Annotated[
         int, typer.Option(min=0, help="How many of them for the source's own kernel; 0 for none.")
     ] = 10,
     sketch: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Also sketch the program's kernel on N training pictures.")
+        int, typer.Option(min=0, metavar="N", help="Also sketch the program's kernel on N training examples.")
     ] = 0,
     follow: Annotated[int, typer.Option(min=0, help="Steps of real training to set beside the predicted curve.")] = 10,
     preset: Annotated[str, typer.Option(help="Of the method: paper, cpu, ..., or auto.")] = "auto",
@@ -65,7 +65,7 @@ def diagnose(
     options = DiagnoseOptions(source_samples=source_samples, follow=follow, seed=seed, fit_mapping=program is None)
     what, data = _open(program, source, task, device)
     if not json:
-        note(f"{samples} pictures of {data.name}: a forward and {len(data.classes)} backward passes each")
+        note(f"{samples} inputs of {data.name}: a forward and {len(data.classes)} backward passes each")
     found = examine(what, data, method=method, n=samples, config=config, sketch=sketch, options=options)
     path = _report(found, out) if report else None
     if json:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from reprogram.report import Control
     from reprogram.tasks import Task
 
-NOT_SETTINGS = ("config", "set_", "resume", "dry_run", "json")
+NOT_SETTINGS = ("config", "set_", "resume", "dry_run", "find_rate", "json")
 """Options that say how this command runs; all others are keys of a `--config` file, and None if not given."""
 
 What = "What to fit"
-Data = "The task's pictures"
+Data = "The task's data"
 How = "How to run"
 
 
@@ -32,7 +32,8 @@ def fit(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", "-t", metavar="REF|PATH", help="bundled/..., or a folder, zip or table of pictures.",
+        typer.Option("--task", "-t", metavar="REF|PATH", help="bundled/..., a folder, zip or table of "
+                     "pictures, or a table of texts.",
                      rich_help_panel=What),
     ] = None,
     method: Annotated[
@@ -65,10 +66,10 @@ def fit(
                      rich_help_panel=What),
     ] = None,
     few_shot: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Train on K pictures of each class.", rich_help_panel=Data)
+        int | None, typer.Option(min=1, metavar="K", help="Train on K examples of each class.", rich_help_panel=Data)
     ] = None,
     limit_train: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Train on N pictures at most.", rich_help_panel=Data)
+        int | None, typer.Option(min=1, metavar="N", help="Train on N examples at most.", rich_help_panel=Data)
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, metavar="PX", help="Scale pictures to PX x PX.", rich_help_panel=Data)
@@ -109,6 +110,11 @@ def fit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the plan: data, settings, time, memory.", rich_help_panel=How)
     ] = False,
+    find_rate: Annotated[
+        bool,
+        typer.Option("--find-rate", help="Only try learning rates on some steps, and suggest one.",
+                     rich_help_panel=How),
+    ] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Fit a program to a task and write it to a file.
@@ -121,6 +127,8 @@ def fit(
     from reprogram.cli._config import settle
     from reprogram.fit import FitOptions
 
+    if find_rate and config is None:
+        given.setdefault("out", "none.safetensors")  # nothing is written
     chosen = settle(config, given, set_ or ())
     options = FitOptions(
         device=chosen.device, precision=chosen.precision, compile=chosen.compile, tensorboard=chosen.tensorboard,
@@ -130,6 +138,8 @@ def fit(
     program, data = _build(chosen)
     if dry_run:
         _show_plan(program, data, chosen, options, json)
+    elif find_rate:
+        _find_rate(program, data, chosen, options, json)
     else:
         _fit(program, data, chosen, options, resume, json)
 
@@ -168,6 +178,23 @@ def _show_plan(program: "Program", task: "Task", config: "RunConfig", options: "
     tell(pairs({f"  {k}": v for k, v in found["settings"].items()}))
 
 
+def _find_rate(program: "Program", task: "Task", config: "RunConfig", options: "FitOptions", json: bool) -> None:
+    from reprogram.cli._plot import curve
+    from reprogram.fit import find_rate
+
+    place = options.place()
+    program.source.to(place)
+    note("Trying learning rates ...")
+    found = find_rate(program.to(place), task, seed=config.seed)
+    now = program.origin.recipe.lr if program.origin else None
+    if json:
+        emit({"suggestion": found.suggestion, "recipe": now, "rates": found.rates, "losses": found.losses})
+        return
+    tell(curve(found.rates, found.losses, found.suggestion))
+    tell()
+    tell(pairs({"suggestion": f"{found.suggestion:.2g}  (--set lr={found.suggestion:.2g})", "recipe": now}))
+
+
 def _fit(
     program: "Program", task: "Task", config: "RunConfig", options: "FitOptions", resume: bool, json: bool
 ) -> None:
@@ -185,7 +212,7 @@ def _fit(
     if json:
         emit(_facts(result, rows, config, report, written))
     else:
-        _tell(result, rows, config, report, written)
+        _tell(result, task, rows, config, (report, written))
 
 
 def _write_config(program: "Program", config: "RunConfig", resume: bool) -> Path:
@@ -249,7 +276,16 @@ def _facts(
     }
 
 
-def _tell(result: "FitResult", rows: "list[Control]", config: "RunConfig", report: Path | None, written: Path) -> None:
+def _use(task: "Task") -> str:
+    if task.spec.generates:
+        return "generate OUT TEXT..."
+    return "predict OUT TEXT..." if task.spec.modality == "text" else "predict OUT PICTURE..."
+
+
+def _tell(
+    result: "FitResult", task: "Task", rows: "list[Control]", config: "RunConfig", files: tuple[Path | None, Path]
+) -> None:
+    report, written = files
     from reprogram.report import comparison_table
 
     tell(comparison_table([result, *rows]))
@@ -258,7 +294,7 @@ def _tell(result: "FitResult", rows: "list[Control]", config: "RunConfig", repor
     if not quiet():
         tell("\nNext:")
         out = _quoted(config.out)
-        tell(f"  reprogram predict {out} PICTURE...")
+        tell(f"  reprogram {_use(task)}".replace("OUT", out))
         tell(f"  reprogram show {out}")
         if report is None:
             page = Path(config.out).with_suffix(".html")

@@ -42,8 +42,8 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write there instead of to stdout.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable picture.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures to a forward pass.")] = 64,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable input.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs to a forward pass.")] = 64,
     source: SourceRef = None,
     force: Force = False,
     device: Device = None,
@@ -95,9 +95,10 @@ class _Work:
         from reprogram.core.errors import ConfigError, say
 
         task = self.program.origin.task if self.program.origin else None
-        if task is not None and task.generates:
-            raise ConfigError(say("program", "must have classes to predict", task.name, "Use `reprogram generate`."))
-        columns = task.sample.columns if task and task.sample.columns else ("text",)
+        if task is None or task.generates:
+            got = task.name if task else "a program for no task"
+            raise ConfigError(say("program", "must have classes to predict", got, "Use `reprogram generate`."))
+        columns = task.sample.columns or ("text",)
         waiting = rows_from(given, columns)
         while chunk := list(islice(waiting, size)):
             yield self._classified([" | ".join(row.values()) for row in chunk], chunk)

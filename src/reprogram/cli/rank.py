@@ -57,13 +57,13 @@ def rank(
         bool, typer.Option("--twins", help="Also rank each source with random weights, a control.", rich_help_panel=How)
     ] = False,
     n: Annotated[
-        int, typer.Option("--n", min=2, help="Pictures for the scores and the diagnosis.", rich_help_panel=How)
+        int, typer.Option("--n", min=2, help="Inputs for the scores and the diagnosis.", rich_help_panel=How)
     ] = 100,
     source_n: Annotated[
         int, typer.Option(min=0, help="Of these, for the source's own kernel.", rich_help_panel=How)
     ] = 20,
     probe_epochs: Annotated[int, typer.Option(min=1, help="Passes of the short probe.", rich_help_panel=How)] = 3,
-    probe_samples: Annotated[int, typer.Option(min=2, help="Pictures of the probe.", rich_help_panel=How)] = 500,
+    probe_samples: Annotated[int, typer.Option(min=2, help="Inputs of the probe.", rich_help_panel=How)] = 500,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes of the full fits; by default the recipe's.", rich_help_panel=How)
     ] = None,
@@ -74,10 +74,10 @@ def rank(
         int, typer.Option(min=0, help="Of the sample, the probe and the random weights.", rich_help_panel=How)
     ] = 0,
     limit_train: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Train on N pictures at most.", rich_help_panel=How)
+        int | None, typer.Option(min=1, metavar="N", help="Train on N examples at most.", rich_help_panel=How)
     ] = None,
     limit_test: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Test on N pictures at most.", rich_help_panel=How)
+        int | None, typer.Option(min=1, metavar="N", help="Test on N examples at most.", rich_help_panel=How)
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, metavar="PX", help="Scale pictures to PX x PX.", rich_help_panel=How)

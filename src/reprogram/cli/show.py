@@ -1,10 +1,13 @@
 """`reprogram show`."""
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from reprogram.cli._numbers import percent
-from reprogram.cli._open import ProgramFile
-from reprogram.cli._run import Json, emit, pairs, tell
+from reprogram.cli._open import Device, Force, ProgramFile, SourceRef, open_program
+from reprogram.cli._run import Json, emit, grid, pairs, tell
 
 if TYPE_CHECKING:
     from reprogram.store import ProgramCard
@@ -14,10 +17,24 @@ if TYPE_CHECKING:
 AXES = ("configuration", "location", "operator", "alignment")
 
 
-def show(program: ProgramFile, json: Json = False) -> None:
+def show(
+    *,
+    program: ProgramFile,
+    nearest: Annotated[
+        int,
+        typer.Option(
+            "--nearest", min=0, metavar="K", help="Also load the source, and name the K tokens nearest to each learned "
+            "one: a hint, not a translation."
+        ),
+    ] = 0,
+    source: SourceRef = None,
+    force: Force = False,
+    device: Device = None,
+    json: Json = False,
+) -> None:  # fmt: skip
     """Show what is in a program file.
 
-    Its source is not needed, and nothing is run.
+    Its source is not needed, and nothing is run, unless --nearest asks for it.
 
     Example: `reprogram show my.safetensors`
     """
@@ -25,16 +42,34 @@ def show(program: ProgramFile, json: Json = False) -> None:
 
     card = read(program).card
     size = program.stat().st_size
+    near = _nearest(program, nearest, source, force, device) if nearest else None
     if json:
-        emit({"file": str(program), "bytes": size, **card.model_dump(mode="json")})
+        found = {"file": str(program), "bytes": size, **card.model_dump(mode="json")}
+        emit(found if near is None else found | {"nearest": near})
         return
     tell(pairs(_facts(card) | {"file": f"{program}, {size:,} bytes"}))
     for title, facts in (("Results", _metrics(card)), ("Settings", flat(card.config))):
         if facts:
             tell(f"\n{title}")
             tell(pairs({f"  {k}": v for k, v in facts.items()}))
+    if near is not None:
+        tell("\nNearest tokens, with the cosine (a hint, not a translation)")
+        tell(grid(["token", "nearest"], [(number, _hints(row)) for number, row in enumerate(near)]))
     if card.citation:
         tell(f"\nCite\n{card.citation}")
+
+
+def _nearest(path: Path, k: int, source: str | None, force: bool, device: str | None) -> list[list[dict[str, Any]]]:
+    from dataclasses import asdict
+
+    from reprogram.catalogue import nearest_tokens
+
+    found = nearest_tokens(open_program(path, source, force=force, device=device), k)
+    return [[asdict(token) for token in row] for row in found]
+
+
+def _hints(row: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{token['text']!r} {token['cosine']:.2f}" for token in row)
 
 
 def _facts(card: "ProgramCard") -> dict[str, object]:

@@ -30,24 +30,37 @@ def tasks(
     elif json:
         emit([{"ref": name, "about": about} for name, about in task_refs().items()])
     else:
-        own = {"a path": "a folder or zip of [train|val|test/]class/picture, or a table of paths and labels"}
+        own = {
+            "a path": "a folder or zip of [train|val|test/]class/picture; a table (.csv, .tsv, .jsonl, .parquet) "
+            "of paths or texts, and labels"
+        }
         tell(grid(["task", "about"], (task_refs() | own).items()))
 
 
 def _one(task: "Task", json: bool) -> None:
     counts = {name: split.counts().tolist() for name, split in task.splits.items()}
     if json:
-        facts: dict[str, Any] = {"name": task.name, "classes": task.classes, "sample": task.spec.sample.shape}
+        sample = task.spec.sample
+        facts: dict[str, Any] = {"name": task.name, "modality": task.spec.modality, "classes": task.classes,
+                                 "sample": sample.shape, "columns": sample.columns}  # fmt: skip
         emit(
             facts | {"splits": {n: len(s) for n, s in task.splits.items()}, "counts": counts, "warnings": task.warnings}
         )
         return
-    shape = " x ".join(map(str, task.spec.sample.shape[-2:]))
     sizes = ", ".join(f"{name} {len(split)}" for name, split in task.splits.items())
-    tell(pairs({"task": task.name, "pictures": f"{shape} ({task.spec.sample.fit})", "splits": sizes}))
+    tell(pairs({"task": task.name, **_inputs(task), "splits": sizes}))
+    if task.spec.generates:
+        return
     tell()
     rows = [[name, *(counts[split][i] for split in counts)] for i, name in enumerate(task.classes)]
     most = 40
     tell(grid(["class", *counts], rows[:most], right=counts))
     if len(rows) > most:
         tell(f"... and {len(rows) - most} more classes")
+
+
+def _inputs(task: "Task") -> dict[str, str]:
+    sample = task.spec.sample
+    if task.spec.modality == "text":
+        return {"texts": ", ".join(sample.columns), "answers": "texts" if task.spec.generates else "classes"}
+    return {"pictures": f"{' x '.join(map(str, sample.shape[-2:]))} ({sample.fit})"}

@@ -48,7 +48,7 @@ def with_classes(task: TaskSpec | None, method: str) -> TaskSpec:
     return task
 
 
-def open_task(source: TextSource, task: TaskSpec | None, template: str | None, tokens: int) -> Opening:
+def open_task(source: TextSource, task: TaskSpec | None, template: str | None, tokens: int | None) -> Opening:
     """Choose template and places for a source and a task.
 
     Args:
@@ -56,17 +56,22 @@ def open_task(source: TextSource, task: TaskSpec | None, template: str | None, t
             start (BERT and its like, whose pooler reads the first token).
         task: whose columns are joined; None for token ids, which take no template.
         template: a layout; None for `default_layout`. Its places for soft tokens, if it has any, are taken.
-        tokens: of the soft prompt, where the template has no places for them.
+        tokens: of the soft prompt, where the template has no places for them; None where there is no soft prompt.
 
     Raises:
-        ConfigError: the layout is none, see `Template`.
+        ConfigError: the layout is none, see `Template`; it has places for soft tokens that nothing fills; or none for
+            the answer of a masked model.
     """
     where: Where = "after_first" if source.kind in ("masked", "encoder", "classifier") else "start"
     if task is None:
-        return Opening(None, tokens, where)
+        return Opening(None, 0 if tokens is None else tokens, where)
     columns = task.sample.columns or ("text",)
     layout = default_layout(source.kind, columns, generates=task.generates) if template is None else template
     made = Template(layout, columns)
+    if source.kind == "masked" and not task.generates and not made.answers:
+        raise ConfigError(say("template", "must have a {mask}, the place of a masked model's answer", layout))
+    if made.slots and tokens is None:
+        raise ConfigError(say("template", "must have no {soft:N}, for there are no soft tokens to go there", layout))
     if made.slots:
         return Opening(made, made.slots, "slots", made.lead, made.answers)
-    return Opening(made, tokens, where, made.lead, made.answers)
+    return Opening(made, 0 if tokens is None else tokens, where, made.lead, made.answers)

@@ -44,7 +44,7 @@ class Config:
 def build(source: Source, task: TaskSpec | None, config: Config) -> Program:
     """``I = template, [P; K], [Q; V]``, ``O = linear on features``."""
     model, task = text_source(source), with_classes(task, METHOD.name)
-    opening = open_task(model, task, config.template, config.tokens)
+    opening = open_task(model, task, config.template, None)
     prefix = Prefix(prefix_start(model, task, config.tokens, config.start, config.text))
     origin = Origin(method=METHOD.name, config=config, task=task)
     return Program([*opening.edits, prefix], source, head_on_features(model, task), origin=origin)

@@ -48,7 +48,7 @@ class Config:
 def build(source: Source, task: TaskSpec | None, config: Config) -> Program:
     """``I = template, [P; K], [Q; V]``, ``O = label words`` (or scores of tokens)."""
     model = text_source(source)
-    opening = open_task(model, task, config.template, config.tokens)
+    opening = open_task(model, task, config.template, None)
     start = prefix_start(model, task, config.tokens, config.start, config.text)
     if config.hidden is None:
         prefix = Prefix(start)

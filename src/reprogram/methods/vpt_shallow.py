@@ -36,7 +36,7 @@ class Config:
     after: int = 1
     canvas: int | None = None
     recipe: Recipe = Recipe(
-        optimizer="sgd", lr=0.25, momentum=0.9, weight_decay=1e-4, schedule="cosine", warmup_steps=80, epochs=100,
+        optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=1e-4, schedule="cosine", warmup_steps=80, epochs=100,
         batch_size=128, refresh="once",
     )  # fmt: skip
 

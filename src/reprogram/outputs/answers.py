@@ -1,6 +1,6 @@
 """Which output reads a text task's answers off a source, for methods that leave the choice to source and task."""
 
-from reprogram.core.errors import CapabilityError, say
+from reprogram.core.errors import CapabilityError, ConfigError, say
 from reprogram.core.program import Output
 from reprogram.core.source import TextSource
 from reprogram.core.task import TaskSpec
@@ -23,12 +23,15 @@ def answers(source: TextSource, task: TaskSpec | None, words: Words | None = Non
 
     Raises:
         CapabilityError: see `verbalizer` and `head_on_features`.
-        ConfigError: see `verbalizer`.
+        ConfigError: see `verbalizer`; also label words for a source without a vocabulary.
     """
     if task is None or task.generates:
         return TokenScores()
     if source.kind in ("causal", "masked", "seq2seq"):
         return verbalizer(source, task, words, after=after)
+    if words is not None:
+        got = f"{source.spec.ref} ({source.kind})"
+        raise ConfigError(say("words", "must be for a source that scores a vocabulary", got, "Leave them out."))
     return head_on_features(source, task)
 
 

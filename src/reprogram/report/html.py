@@ -16,7 +16,7 @@ from reprogram.report.figures import Bar, Figure, Line
 from reprogram.report.mapping import label_map
 from reprogram.report.texts import text_samples
 from reprogram.report.verdict import Verdict, judge, points, scored
-from reprogram.report.words import interval, percent, thing, writes
+from reprogram.report.words import interval, percent, perplexity, thing, writes
 from reprogram.tasks import Task
 
 LABELLED = 50
@@ -146,7 +146,7 @@ def _tiles(result: FitResult, verdict: Verdict) -> list[facts.Fact]:
         what = "tokens predicted" if writes(verdict.mine) else "accuracy"
         rows.append(fact(f"{verdict.split} {what}", percent(verdict.mine.accuracy), interval(verdict.mine)))
         if writes(verdict.mine):
-            rows.append(fact("perplexity", f"{verdict.mine.perplexity:.3g}", f"{verdict.mine.loss:.3g} nats a token"))
+            rows.append(fact("perplexity", perplexity(verdict.mine), f"{verdict.mine.loss:.2f} nats a token"))
     theirs = scored(verdict.best, verdict.split) if verdict.best else None
     if verdict.best and theirs and verdict.difference is not None:
         rows.append(fact("best control", percent(theirs.accuracy), verdict.best.name))
@@ -230,7 +230,7 @@ def _standing(row: Control, verdict: Verdict, mine: bool) -> Standing:
         interval=f"{100 * low:.1f} – {100 * high:.1f}" if metrics else "–",
         difference=gap,
         balanced=percent(metrics.balanced_accuracy) if metrics and not writes(metrics) else "–",
-        loss=f"{metrics.loss:.3g}" if metrics else "–",
+        loss=f"{metrics.loss:.2f}" if metrics else "–",
         learned=f"{row.parameters.effective:,}",
         fitted=f"{row.parameters.fitted:,}",
         seconds=facts.duration(row.seconds),

@@ -30,6 +30,12 @@ def interval(metrics: Metrics) -> str:
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
 
 
+def perplexity(metrics: Metrics) -> str:
+    """For people: a digit behind the point while that matters."""
+    value = metrics.perplexity
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}" if value < 1e9 else f"{value:.1e}"
+
+
 def amount(count: int, what: str) -> str:
     """So many of them.
 
@@ -46,5 +52,5 @@ def reading(metrics: Metrics, split: str, thing: str) -> str:
         return f"The program is right on {percent(metrics.accuracy)} of {where} ({interval(metrics)})"
     return (
         f"Told what comes before, the program predicts {percent(metrics.accuracy)} of the tokens to be written in "
-        f"{where} ({interval(metrics)}; {metrics.loss:.3g} nats a token, perplexity {metrics.perplexity:.3g})"
+        f"{where} ({interval(metrics)}; {metrics.loss:.2f} nats a token, perplexity {perplexity(metrics)})"
     )

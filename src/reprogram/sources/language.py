@@ -146,7 +146,7 @@ class LanguageSource:
     @property
     def special(self) -> Mapping[str, int]:
         """Ids of special tokens."""
-        return self.tokeniser.special
+        return self.tokeniser.special if self._tokeniser is not None else {}
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, 64 hex digits."""
@@ -377,8 +377,10 @@ class LanguageSource:
         layers = {} if prefix is None else prefix.layers
         call = _Call(prefix=layers, record=record)
         mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        model: Any = self.module
+        body = model.get_encoder() if self.kind == "seq2seq" else self._body
         with self._slot.bind(call):
-            self._body(**self._arguments(embeds, mask, 0 if prefix is None else prefix.shift))
+            body(**self._arguments(embeds, mask, 0 if prefix is None else prefix.shift))
         return record
 
     def assemble(self, tokens: Tokens, input: Input, before: Before | None) -> tuple[int, Sequence]:

@@ -6,7 +6,9 @@ take prefixes as decoders do, and what a layer made of a soft prompt can be read
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -59,7 +61,8 @@ def install(model: Any, blocks: tuple[str, ...], slot: Slot[AttentionCall]) -> b
     masks = importlib.import_module("transformers.masking_utils").ALL_MASK_ATTENTION_FUNCTIONS
     if model.config._attn_implementation not in ("sdpa", NAME):
         return False
-    attention.register(NAME, _attend)
+    sdpa = importlib.import_module("transformers.integrations.sdpa_attention").sdpa_attention_forward
+    attention.register(NAME, partial(_attend, sdpa))  # found once: a compiler cannot trace an import
     masks.register(NAME, masks["sdpa"])
     model.set_attn_implementation(NAME)
     if model.config._attn_implementation != NAME:
@@ -71,8 +74,9 @@ def install(model: Any, blocks: tuple[str, ...], slot: Slot[AttentionCall]) -> b
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
+    sdpa: Callable[..., tuple[Tensor, Tensor | None]], module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
+    attention_mask: Tensor | None, **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     place: _Place | None = getattr(module, "reprogram_place", None)
     call = None if place is None else place.slot.current()
     if call is not None and place is not None:
@@ -82,7 +86,6 @@ def _attend(
         if before is not None:
             attention_mask = _extended_mask(module, query, key, attention_mask, before, kwargs)
             key, value = _joined(before.keys, key), _joined(before.values, value)
-    sdpa = importlib.import_module("transformers.integrations.sdpa_attention").sdpa_attention_forward
     return sdpa(module, query, key, value, attention_mask, **kwargs)
 
 

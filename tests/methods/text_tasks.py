@@ -1,0 +1,66 @@
+"""Small text tasks in words that every tiny tokenizer knows, and a tiny vision transformer, for tests of methods."""
+
+import random
+from functools import lru_cache
+
+import reprogram as rp
+from reprogram.core.method import Method
+from reprogram.core.source import Capability, Source
+from reprogram.sources import ModuleSource
+from reprogram.tasks import Task
+from reprogram.testing import tiny_language_model, tiny_task, tiny_text_source
+
+WORDS = {"bad": ("awful", "dull", "poor"), "funny": ("hot", "big", "odd"), "good": ("fine", "great", "best")}
+
+
+@lru_cache
+def opinions(n: int = 48) -> Task:
+    """Sentences in which one word decides the class."""
+    draw, rows, labels = random.Random(0), [], []
+    for i in range(n):
+        name = list(WORDS)[i % 3]
+        thing, kind = draw.choice(("film", "plot", "book")), draw.choice(("long", "short", "new"))
+        rows.append(f"the {thing} was {draw.choice(WORDS[name])} and {kind} ({i})")
+        labels.append(name)
+    return Task.from_texts(rows, labels, name="opinions")
+
+
+@lru_cache
+def pairs(n: int = 48) -> Task:
+    """Two sentences, which say the same or not."""
+    draw, rows, labels = random.Random(1), [], []
+    for i in range(n):
+        one = f"the {draw.choice(('film', 'plot', 'book'))} {i} was"
+        same = bool(i % 2)
+        first = draw.choice(("good", "bad"))
+        second = first if same else {"good": "bad", "bad": "good"}[first]
+        rows.append((f"{one} {first}", f"{one} {second}"))
+        labels.append("same" if same else "other")
+    return Task.from_texts(rows, labels, name="pairs")
+
+
+@lru_cache
+def orders(n: int = 40) -> Task:
+    """What to write is the last word, twice."""
+    draw = random.Random(2)
+    words = [draw.choice(("film", "book", "game")) for _ in range(n)]
+    rows = [f"number {i} get the {word}" for i, word in enumerate(words)]
+    return Task.from_texts(rows, targets=[f"{word} {word}" for word in words], name="orders")
+
+
+@lru_cache
+def vision_transformer() -> ModuleSource:
+    """16 x 16 pixels in patches of 4, two blocks, width 32."""
+    model, _ = tiny_language_model("vit")
+    blocks = next(path for path, _ in model.named_modules() if path.endswith(("encoder.layer", "vit.layers")))
+    return rp.wrap(model, input_shape=(3, 16, 16), sites=f"{blocks}.*", tokens=True, width=32, resizable=False)
+
+
+def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, object]]:
+    """A source, a task and settings for the contract test; None for the contract's own."""
+    if method.name.startswith("vpt"):
+        return vision_transformer(), tiny_task(), {"tokens": 4}
+    if Capability.TOKEN_INSERTION in method.needs:
+        kind = "bert" if method.name == "ptr" else "gpt2"
+        return tiny_text_source(kind), opinions(), {"tokens": 6}
+    return None, None, {}
