@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import reprogram as rp
 from benchmarks._common import data, table
@@ -27,15 +28,15 @@ TEMPLATE = "Review: {text}\nSentiment:"
 WORDS = ("negative", "positive")
 ASKED = {"template": TEMPLATE, "words": WORDS}
 SMOL, MINI = "bundled/smollm2-135m", "bundled/minilm-l6"
-FEW = {"epochs": 12, "batch_size": 8}
-MANY = {"epochs": 3, "batch_size": 16}
+FEW = {"epochs": 8, "batch_size": 8}
+MANY = {"epochs": 2, "batch_size": 16}
 
 METHODS = {
     SMOL: {
         "no_edit": ASKED,
         "linear_probe": {"template": TEMPLATE},
-        "prompt_tuning": {**ASKED, "tokens": 20, "start": "text", "lr": 0.003, "schedule": "cosine"},
-        "prefix_tuning": {**ASKED, "tokens": 20, "hidden": None, "start": "text", "lr": 0.003},
+        "prompt_tuning": {**ASKED, "tokens": 20, "start": "text", "lr": 0.005, "schedule": "cosine"},
+        "prefix_tuning": {**ASKED, "tokens": 20, "hidden": None, "start": "text", "lr": 0.008},
     },
     MINI: {
         "no_edit": {},
@@ -76,7 +77,8 @@ def cell(source: Source, name: str, method: str, shots: int, seed: int) -> dict[
         settings |= FEW if shots == 16 else MANY
     start = time.perf_counter()
     program = rp.build(method, source, task, seed=seed, **settings)
-    done = rp.fit(program, task, seed=seed, options=FitOptions(progress=False))
+    with sdpa_kernel(SDPBackend.MATH):  # in bf16 on a CPU a third faster for short sequences than the fused kernel
+        done = rp.fit(program, task, seed=seed, options=FitOptions(progress=False))
     count = program.count()
     return {"source": name, "method": method, "shots": shots, "seed": seed, "test": done.test.accuracy,
             "last": done.last_test.accuracy, "val": done.validation.accuracy, "best_epoch": done.best_epoch + 1,
@@ -87,7 +89,7 @@ def cell(source: Source, name: str, method: str, shots: int, seed: int) -> dict[
 def cells(seeds: int) -> list[tuple[str, str, int, int]]:
     """In the order in which they tell most: all controls, then one seed of everything, then the rest."""
     found = [(n, m, k, s) for s in range(seeds) for k in (16, 1000) for n in METHODS for m in METHODS[n]]
-    return sorted(found, key=lambda c: (c[3] if c[1] in LEARNED else 0, c[0] == SMOL and c[1] in LEARNED))
+    return sorted(found, key=lambda c: (c[1] in LEARNED and c[0] == SMOL, c[3], -c[2]))
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:

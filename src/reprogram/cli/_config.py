@@ -13,6 +13,9 @@ from reprogram._version import __version__
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.plain import plain
 
+TEXTS = ("template", "text")
+"""Settings whose values are texts, whatever YAML would make of them."""
+
 
 class RunConfig(BaseModel):
     """Everything that decides what a fit does; the keys of a `--config` file. See `reprogram fit --help`."""
@@ -69,10 +72,12 @@ def settle(file: Path | None, given: Mapping[str, object], pairs: Iterable[str])
 
 
 def parse(pairs: Iterable[str]) -> dict[str, Any]:
-    """`--set` values; each is read as YAML.
+    r"""`--set` values; each is read as YAML, but for `template` and `text`, which are texts with braces and colons.
 
     >>> parse(["lr=0.05", "recipe.milestones=[0.5, 0.8]", "clip_norm=null"])
     {'lr': 0.05, 'recipe.milestones': [0.5, 0.8], 'clip_norm': None}
+    >>> parse([r"template=Review: {text}\nMood:", 'words=["bad", "good"]', "text=null"])
+    {'template': 'Review: {text}\nMood:', 'words': ['bad', 'good'], 'text': None}
 
     Raises:
         ConfigError: one is not "name=value", or its value is no YAML.
@@ -82,11 +87,18 @@ def parse(pairs: Iterable[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip():
             raise ConfigError(say("set", "must be name=value", pair, "For example --set epochs=5."))
-        try:
-            found[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as problem:
-            raise ConfigError(say(name.strip(), "must have a value that is YAML", text, _first(problem))) from None
+        found[name.strip()] = _value(name.strip(), text)
     return found
+
+
+def _value(name: str, text: str) -> Any:
+    r"""A text in quotes is YAML's; one without is taken as it stands, with `\n` for a line break."""
+    if name in TEXTS and text.strip() not in ("", "~", "null") and text[0] not in "\"'":
+        return text.replace("\\n", "\n")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise ConfigError(say(name, "must have a value that is YAML", text, _first(problem))) from None
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def open_task(program: "Program", ref: str) -> "Task":
     if spec is None:
         return load_task(ref)
     if spec.modality == "text":
-        task = load_task(ref)
+        task = load_task(ref, kind="text", classes=list(spec.classes) or None)
         if task.spec.sample.columns != spec.sample.columns:
             need = f"must have the program's text columns {list(spec.sample.columns)}"
             raise DataError(say("task", need, list(task.spec.sample.columns)))

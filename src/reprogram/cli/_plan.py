@@ -58,8 +58,9 @@ def lines(found: dict[str, Any]) -> dict[str, object]:
     inputs = f"pictures of {shape}" if task["sample"] else f"texts ({', '.join(task['columns'])})"
     classes = f"{task['classes']} classes" if task["classes"] else "no classes: it writes"
     splits = ", ".join(f"{name} {n:,}" for name, n in task["splits"].items())
+    outputs = "classes" if len(source["input_shape"]) > 1 else "outputs"
     return {
-        "source": f"{source['ref']}, {source['outputs']:,} {'classes' if len(source['input_shape']) > 1 else 'outputs'}",
+        "source": f"{source['ref']}, {source['outputs']:,} {outputs}",
         "task": f"{task['name']}, {classes}, {inputs}",
         "splits": splits,
         "method": found["method"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def curve(rates: Sequence[float], losses: Sequence[float], mark: float, *, width: int = 60, height: int = 10) -> str:
     """Losses over rates on a log scale; `|` stands at the rate of `mark`.
 
-    >>> print(curve([0.01, 0.1, 1.0], [3.0, 1.0, 2.0], 0.1, width=5, height=3))
+    >>> print(curve([0.01, 0.1, 1.0], [3.0, 1.0, 2.0], 0.1, width=9, height=3))
     3.000 *   |
           |   |   *
     1.000 |   *

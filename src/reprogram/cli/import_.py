@@ -1,7 +1,7 @@
 """`reprogram import`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,14 +50,16 @@ def import_(
     Example: `reprogram import ./my-peft --source hf/gpt2 --task reviews.csv --out mine.safetensors`
     """
     check_out(out)
+    from reprogram.cli._config import parse
     from reprogram.fit import FitOptions
     from reprogram.sources import load_source
     from reprogram.store import save
     from reprogram.tasks import load_task
 
+    settings = parse(set_ or ())
     data = load_task(task) if task is not None else None
     place = FitOptions(device=device).place()
-    made = _imported(checkpoint, load_source(source).to(place), data, index, set_ or [])
+    made = _imported(checkpoint, load_source(source).to(place), data, index, settings)
     card = save(made, out, notes=[f"imported from {checkpoint.name}"])
     count = card.parameters.allocated
     facts = {"program": str(out), "method": card.method, "form": card.form, "numbers": count}
@@ -65,18 +67,17 @@ def import_(
         emit(facts)
         return
     tell(pairs(facts | {"numbers": f"{count:,}"}))
-    if data is not None and "template" not in "".join(set_ or []):
-        layout = getattr(made.origin and made.origin.config, "template", None)
-        shown = layout or next((getattr(e, "layout", None) for e in made.input), None)
-        warn(f"The template is our default, {shown!r}; set the one it was trained with by --set template='...'.")
+    if data is not None and "template" not in settings:
+        layout = next((getattr(e, "layout", None) for e in made.input if e.site == "input"), None)
+        warn(f"The template is our default, {layout!r}; set the one it was trained with by --set template='...'.")
 
 
-def _imported(checkpoint: Path, source: "Source", task: "Task | None", index: int, pairs: list[str]) -> "Program":
+def _imported(
+    checkpoint: Path, source: "Source", task: "Task | None", index: int, settings: dict[str, Any]
+) -> "Program":
     from reprogram.catalogue import import_peft, import_tensor
-    from reprogram.cli._config import parse
     from reprogram.core.errors import ArtifactError, say
 
-    settings = parse(pairs)
     if checkpoint.is_dir():
         return import_peft(checkpoint, source, task, index=index, **settings)
     if checkpoint.suffix in (".bin", ".pt", ".pth"):

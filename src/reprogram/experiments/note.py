@@ -81,7 +81,7 @@ def card(found: Findings) -> dict[str, Any]:
     """Everything as plain JSON values."""
     options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found.options).items()}
     return plain({
-        "experiment": found.experiment.name, "question": found.experiment.question, "date": _today(),
+        "experiment": found.experiment.name, "question": found.experiment.question, "date": today(),
         "library": __version__, "torch": torch.__version__, "machine": platform.machine(), "options": options,
         "scale": asdict(found.options.scale), "samples": found.samples, "seconds": round(found.seconds, 1),
         "claims": [asdict(c) | {"sentence": c.sentence()} for c in found.claims],
@@ -95,7 +95,7 @@ def note(found: Findings) -> str:
     lines = [
         f"# {experiment.title}",
         "",
-        f"{_today()}, version {__version__}. {_about(found)}",
+        f"{today()}, version {__version__}. {_about(found)}",
         "",
         experiment.question,
     ]
@@ -107,9 +107,9 @@ def note(found: Findings) -> str:
         lines += [f"**{verdict.capitalize()}** ({len(said)} of {len(found.claims)})", ""] if said else []
         lines += [*(f"- {s}" for s in said), ""] if said else []
     lines += [*(f"- {r}" for r in experiment.remarks(found.rows)), ""]
-    lines += ["## Numbers", "", *_markdown(summary(found.rows)), ""]
+    lines += ["## Numbers", "", *markdown(summary(found.rows)), ""]
     for sheet in experiment.sheets(found.rows):
-        lines += [f"### {sheet.title}", "", *_markdown(sheet), "", sheet.note, ""]
+        lines += [f"### {sheet.title}", "", *markdown(sheet), "", sheet.note, ""]
     lines += ["## How it was done", "", f"    {options.command or 'from Python'}", "", *_protocol(found), ""]
     lines += ["## How far to trust it", "", *(f"- {c}" for c in caveats(found))]
     return "\n".join(lines) + "\n"
@@ -191,7 +191,8 @@ def _protocol(found: Findings) -> list[str]:
             f"{found.seconds:.0f} s beyond what was there already."]  # fmt: skip
 
 
-def _markdown(sheet: Sheet) -> list[str]:
+def markdown(sheet: Sheet) -> list[str]:
+    """A table, line by line."""
     rule = ["---", *["---:"] * (len(sheet.heads) - 1)]
     return [
         "| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |"
@@ -205,5 +206,6 @@ def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _today() -> str:
+def today() -> str:
+    """The date of a note, in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%d")

@@ -102,12 +102,20 @@ class Cached:
         training = self._program.training
         self._program.eval()
         batches = alike(split, self._batch)
-        parts = [_parts(self._live.outputs(split, rows)) for rows in batches]
+        parts = [self._read(self._live.outputs(split, rows)) for rows in batches]
         self._program.train(training)
         if not parts:
             return SourceOutput(scores=torch.empty(0, self._program.source.spec.outputs))
         back = torch.cat(batches).argsort().to(self._program.source.device)
         return _said({name: torch.cat([p[name] for p in parts])[back] for name in parts[0]})
+
+
+    def _read(self, said: SourceOutput) -> dict[str, Tensor]:
+        """What the output reads: an output of features has no use for the scores of a whole vocabulary."""
+        parts = _parts(said)
+        if self._program.output.reads_features:
+            parts.pop("scores", None)
+        return parts
 
 
 SHARED = OutputCache()
