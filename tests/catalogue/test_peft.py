@@ -293,6 +293,17 @@ def test_a_source_that_does_not_fit(checkpoint, tmp_path):
         import_peft(tmp_path / "t5", tiny_text_source("t5"))
 
 
+def test_another_name_of_the_model_is_a_warning(checkpoint, tmp_path, caplog):
+    model, tokenizer = tiny_language_model("llama")
+    shutil.copytree(checkpoint, tmp_path / "a")
+    config = json.loads((checkpoint / "adapter_config.json").read_text())
+    for base, warned in (("owner/tiny", False), ("/data/tiny/", False), (None, False), (7, False), ("x/other", True)):
+        (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
+        caplog.clear()
+        import_peft(tmp_path / "a", language_source(model, tokenizer, ref="hf/owner/tiny?dtype=float32"))
+        assert ("called other" in caplog.text) is warned
+
+
 def test_settings_that_the_file_decides(checkpoint):
     source = tiny_text_source("llama")
     for settings in ({"tokens": 3}, {"start": "text"}, {"text": "hello"}):
@@ -315,7 +326,9 @@ def test_a_plain_tensor_is_a_prompt(tmp_path):
     values = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     save_file({"anything": values.double()}, tmp_path / "x.safetensors")
     ids, mask = batch()
-    found = [import_tensor(one, source) for one in (values, tmp_path / "x.safetensors", str(tmp_path / "x.safetensors"))]
+    found = [
+        import_tensor(one, source) for one in (values, tmp_path / "x.safetensors", str(tmp_path / "x.safetensors"))
+    ]
     expected = rp.Program([SoftPrompt(values)], source, found[0].output)
     for program in found:
         assert torch.equal(ours(program, ids, mask), ours(expected, ids, mask))

@@ -9,12 +9,13 @@ import pytest
 from reprogram.cli import app
 from tests.cli.conftest import process
 
-NAMES = [command.callback.__name__ for command in app.registered_commands]
+NAMES = [command.name for command in app.registered_commands]
 
 
 def test_all_commands_are_there():
-    wanted = "fit evaluate predict show report demo diagnose rank experiment methods sources sites tasks cite doctor"
-    assert wanted.split() == NAMES
+    use, change = "fit evaluate predict generate show report demo", "compile combine import export"
+    before, look = "diagnose rank experiment", "methods sources sites tasks cite doctor"
+    assert f"{use} {change} {before} {look}".split() == NAMES
 
 
 @pytest.mark.parametrize("args", [[], ["--help"], ["--version"], *([name, "--help"] for name in NAMES)])
@@ -51,6 +52,11 @@ def test_every_command_has_an_example():
         (["diagnose", "-t", "x", "-n", "1"], "--samples"),
         (["rank", "-t", "x"], "--sources"),
         (["experiment"], "NAME"),
+        (["import", "x"], "--source"),
+        (["export", "x.safetensors"], "--out"),
+        (["combine", "x.safetensors"], "--out"),
+        (["combine", "x", "y", "-o", "z", "--how", "sum"], "average"),
+        (["show", "x", "--nearest", "-1"], "--nearest"),
         (["--nope"], "--nope"),
     ],
 )

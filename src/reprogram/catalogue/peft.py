@@ -93,6 +93,7 @@ def import_peft(
         ConfigError: a setting is unknown, or one that the checkpoint decides.
     """
     model, found = text_source(source), _read(Path(folder))
+    _warn_of_base(found, source.spec.ref)
     prompt = found.tensors[_PROMPT]
     _check_kind(found, model)
     if found.kind == "PREFIX_TUNING":
@@ -207,6 +208,14 @@ def _count(folder: Path, said: dict[str, object], name: str, default: int | None
     if type(value) is not int or not 1 <= value <= 1 << 20:
         raise ArtifactError(say(f"{folder / CONFIG}: {name}", "must be a whole number from 1 to 1048576", value))
     return value
+
+
+def _warn_of_base(found: _Adapter, ref: str) -> None:
+    """The name is all that a checkpoint says about its model, and two folders of one model may differ in it."""
+    mine, theirs = (_base(ref) or "").rstrip("/").split("/")[-1], (found.base or "").rstrip("/").split("/")[-1]
+    if mine and theirs and mine != theirs:
+        log.warning("%s was made for a model called %s, and the source is %s. If these are different weights, the "
+                    "prompt means nothing.", found.folder, theirs, ref)  # fmt: skip
 
 
 def _check_kind(found: _Adapter, model: TextSource) -> None:

@@ -53,13 +53,18 @@ def open_task(program: "Program", ref: str) -> "Task":
 
     Raises:
         DataError: the classes are not the program's.
+        ConfigError: the program was made for no task, and this one asks for classes.
     """
     from reprogram.tasks import load_task
 
     origin = program.origin
     spec = origin.task if origin else None
     if spec is None:
-        return load_task(ref)
+        task = load_task(ref)
+        if task.spec.modality == "text" and task.classes:
+            remedy = "It was made for no task; make it for this one: `reprogram import ... --task`."
+            raise ConfigError(say("program", f"must have the task's {len(task.classes)} classes", "none", remedy))
+        return task
     if spec.modality == "text":
         task = load_task(ref, kind="text", classes=list(spec.classes) or None)
         if task.spec.sample.columns != spec.sample.columns:

@@ -280,4 +280,11 @@ def _image(model: Any, ref: str, preprocess: Any, size: tuple[int, int] | None, 
         sites=list(blocks) or None,
         ref=ref,
         width=getattr(config, "hidden_size", None),
+        tokens=_reads_class_token(model),
     )
+
+
+def _reads_class_token(model: Any) -> bool:
+    """Its blocks read a sequence that starts with a class token, and the head reads that and not a mean."""
+    has = any(name.endswith("cls_token") for name, _ in model.named_parameters())
+    return has and not getattr(model.config, "use_mean_pooling", False)
