@@ -40,12 +40,16 @@ def lists_page() -> str:
     lines = ["# Sources and tasks\n", "| source | |", "|---|---|"]
     lines += [f"| `{ref}` | {about} |" for ref, about in source_refs().items()]
     lines += ["| `rp.wrap(module, input_shape=...)` | any `torch.nn.Module` that maps images to class scores |"]
+    lines += ["| `rp.wrap(model, tokenizer)` | a model of transformers in memory, quantised ones too |"]
     lines += ["\n| task | |", "|---|---|"]
     lines += [f"| `{ref}` | {about} |" for ref, about in task_refs().items()]
     lines += [
         "| a folder | `class/picture.jpg`, or `train/class/...`, `val/...`, `test/...` |",
         "| a zip of a folder | read in place |",
         "| `.csv`, `.tsv`, `.jsonl`, `.parquet` | columns for the picture's path, the class and optionally the split |",
+        "| the same | columns for a text or several, and a class or a text to be written (`target`) |",
+        "| a folder of such tables | `train.tsv`, `dev.tsv`, `test.tsv`, or other suffixes |",
+        "| `rp.Task.from_texts(texts, labels)` | strings, pairs, rows; `targets=` for texts to be written |",
         "| `rp.Task.from_arrays(x, y)` | NumPy arrays or tensors |",
         "| `rp.Task.from_dataset(d)` | a torch data set, or a Hugging Face `Dataset` or `DatasetDict` |",
     ]

@@ -26,12 +26,12 @@ pytestmark = [
 
 N = 5
 KINDS = {
-    "prompt": lambda **base: peft.PromptTuningConfig(**base),
+    "prompt": peft.PromptTuningConfig,
     "p_tuning": lambda **base: peft.PromptEncoderConfig(encoder_hidden_size=16, **base),
     "lstm": lambda **base: peft.PromptEncoderConfig(
         encoder_reparameterization_type="LSTM", encoder_hidden_size=16, **base
     ),
-    "prefix": lambda **base: peft.PrefixTuningConfig(**base),
+    "prefix": peft.PrefixTuningConfig,
     "projected": lambda **base: peft.PrefixTuningConfig(prefix_projection=True, encoder_hidden_size=16, **base),
     "multitask": lambda **base: peft.MultitaskPromptTuningConfig(num_tasks=3, num_ranks=2, **base),
 }
@@ -368,8 +368,8 @@ def test_networks_are_left_out_and_compiled_prompts_become_prefixes(tmp_path):
         torch.testing.assert_close(ours(back, ids, mask), ours(program, ids, mask), atol=1e-5, rtol=0)
     with_task = build("prompt_tuning", source, task, tokens=3)
     export_peft(with_task, tmp_path / "task")
-    assert isinstance(list(p_tuning.input)[0], Compacting)
-    assert isinstance(list(compiled.input)[0], Prefix)
+    assert isinstance(next(iter(p_tuning.input)), Compacting)
+    assert isinstance(next(iter(compiled.input)), Prefix)
 
 
 @pytest.mark.parametrize(

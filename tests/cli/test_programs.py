@@ -200,10 +200,28 @@ def test_a_missing_report_extra_is_a_hint(cli, pictures, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_demo(cli, tmp_path):
-    code, text, err = cli("demo", "--quick", "--out", tmp_path / "demo")
+    code, text, err = cli("demo", "--quick", "--no-texts", "--out", tmp_path / "demo")
     assert code == 0, err
     for word in ("no_edit", "blm_plus", "linear_probe", "95 % interval", "loaded again", "confidence"):
         assert word in text
     assert len(list((tmp_path / "demo").glob("*.safetensors"))) == 6
     assert len(list((tmp_path / "demo").glob("*.html"))) == 7
     assert len(list((tmp_path / "demo" / "pictures").glob("*.png"))) == 8
+
+
+def test_the_demo_on_texts(tmp_path, monkeypatch, capsys):
+    from reprogram.cli import _demo_text
+    from reprogram.testing import tiny_language_model
+
+    model, tokenizer = tiny_language_model("gpt2")
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(_demo_text, "SOURCE", f"hf/{tmp_path / 'model'}")
+    _demo_text.text_demo(tmp_path, seed=0, quick_scale=True)
+    assert "orders as JSON" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "texts").glob("*.safetensors")} == {
+        "orders.safetensors", "orders-compiled.safetensors",
+    }  # fmt: skip
+    monkeypatch.setattr(_demo_text, "SOURCE", f"hf/{tmp_path / 'nowhere'}")
+    _demo_text.text_demo(tmp_path, seed=0, quick_scale=True)
+    assert "left out" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Rows of one batch through different programs: each gets exactly what it would get alone, or the mixture is refused."""
+"""Rows of one batch through different programs: each gets what it would get alone, or the mixture is refused."""
 
 import pytest
 import torch

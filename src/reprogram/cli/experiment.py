@@ -12,8 +12,8 @@ from reprogram.cli._run import Json, emit, note, pairs, tell
 def experiment(
     *,
     name: Annotated[
-        Literal["depth", "width", "architectures", "layers"],
-        typer.Argument(metavar="NAME", help="depth, width, architectures or layers."),
+        Literal["depth", "width", "architectures", "layers", "prefix-limits", "attention-role"],
+        typer.Argument(metavar="NAME", help="depth, width, architectures, layers, prefix-limits or attention-role."),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder; by default experiment-NAME.")
@@ -28,34 +28,44 @@ def experiment(
         list[str] | None,
         typer.Option("--sources", "-s", metavar="REF", help="Ready-made sources instead, again and again or with "
                                                             "commas "
-                     "(depth, architectures)."),
+                     "(depth, architectures); the language model of prefix-limits."),
     ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option("--method", "-m", metavar="NAME", help="vp, fc, ilm_vp or blm, again and again; by default vp and "
                      "fc."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many; by default 3, and 5 for prefix-limits and attention-role.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=2, metavar="N", help="Target pictures in a kernel.")] = 40,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of every fit.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small slice, in seconds; no verdicts follow.")] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Test on real data what the tangent kernel is said to tell of reprogramming.
+    """Test what theory says of reprogramming and of prompts.
 
-    Trains small sources, takes their kernels, reprograms them, and says in a dated note whether the claims hold. What
-    is finished is kept: the same command goes on after an interruption.
+    depth, width, architectures and layers train small sources, take their tangent kernels and reprogram them.
+    prefix-limits and attention-role look into prompts and prefixes; of the options they take --out, --seeds and
+    --quick, prefix-limits also --sources. A dated note says whether the claims hold. What is finished is kept: the same
+    command goes on after an interruption.
 
     Example: `reprogram experiment depth --out depth`
     """
     from reprogram.experiments import Options, run
+    from reprogram.experiments.run import STUDIES
+    from reprogram.experiments.study import SEEDS
 
     place = out or Path(f"experiment-{name}")
     ready = tuple(ref for given in sources or () for ref in given.split(",") if ref)
     chosen = tuple(dict.fromkeys(method)) if method else ("vp", "fc")
-    command = ["reprogram", "experiment", name, "--out", str(place), "--source-task", source_task, "--task", task,
-               "--seeds", str(seeds), "--samples", str(samples)]  # fmt: skip
-    command += [word for one in chosen for word in ("--method", one)] + [w for s in ready for w in ("--sources", s)]
+    study = name in STUDIES
+    seeds = seeds or (SEEDS if study else 3)
+    command = ["reprogram", "experiment", name, "--out", str(place), "--seeds", str(seeds)]
+    if not study:
+        command += ["--source-task", source_task, "--task", task, "--samples", str(samples)]
+        command += [word for one in chosen for word in ("--method", one)]
+    command += [word for ref in ready for word in ("--sources", ref)]
     command += (["--epochs", str(epochs)] if epochs else []) + (["--quick"] if quick else [])
     options = Options(out=place, source_task=source_task, task=task, methods=chosen, sources=ready, seeds=seeds,
                       samples=samples, epochs=epochs, quick=quick, command=shlex.join(command))  # fmt: skip

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from reprogram.core.errors import ConfigError, say
-from reprogram.experiments import architectures, depth, layers, width
+from reprogram.experiments import architectures, depth, layers, prefix_limits, width
 from reprogram.experiments.cells import Ledger
 from reprogram.experiments.experiment import Experiment, of, values
 from reprogram.experiments.measure import Bench, Cell
 from reprogram.experiments.note import Findings, card, write_all
 from reprogram.experiments.options import Options
+from reprogram.experiments.study import Study, conduct
+from reprogram.experiments.study_note import study_card, write_study
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT for module in (depth, width, architectures, layers)
 }
+
+STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in (prefix_limits,)}
 
 Tell = Callable[[str], None]
 
@@ -24,7 +28,7 @@ def run(name: str, options: Options, tell: Tell = lambda _: None) -> tuple[dict[
     """Run an experiment, or what is left of it, and write what it found.
 
     Args:
-        name: one of `EXPERIMENTS`.
+        name: one of `EXPERIMENTS` or `STUDIES`.
         options: how.
         tell: is given a line after each cell, with the time that is left.
 
@@ -32,11 +36,14 @@ def run(name: str, options: Options, tell: Tell = lambda _: None) -> tuple[dict[
         What `result.json` holds, and the files by name.
 
     Raises:
-        ConfigError: no such experiment, or sources where it takes none.
+        ConfigError: no such experiment, sources where it takes none, or options that a study has no use for.
         SourceError, DataError: a source or a task cannot be loaded.
     """
+    if name in STUDIES:
+        studied = conduct(STUDIES[name], options, tell)
+        return study_card(studied), write_study(studied)
     if name not in EXPERIMENTS:
-        raise ConfigError(say("experiment", f"must be one of {list(EXPERIMENTS)}", name))
+        raise ConfigError(say("experiment", f"must be one of {[*EXPERIMENTS, *STUDIES]}", name))
     experiment = EXPERIMENTS[name]
     if options.sources and not experiment.ready:
         raise ConfigError(say("sources", f"must be left out for {name}, which trains its own", list(options.sources)))

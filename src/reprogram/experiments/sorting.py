@@ -32,6 +32,9 @@ ORDERS: dict[str, tuple[int, ...]] = {
 }
 """Each a row of all numbers, first to last."""
 
+NOTHING, FULL = "nothing", "all weights"
+"""What may be changed to get an order, besides a prefix."""
+
 Scores = Callable[[Tensor], Tensor]
 """Token ids [B, S] to scores [B, S, vocabulary]."""
 
@@ -53,8 +56,8 @@ class Plan:
 
     width: int = 64
     length: int = 6
-    steps: int = 400
-    batch: int = 64
+    steps: int = 300
+    batch: int = 32
     rate: float = 3e-3
     prefix_rate: float = 3e-2
     test: int = 500

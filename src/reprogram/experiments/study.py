@@ -92,6 +92,24 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return (ordered[best - 1], ordered[-best]) if best else None
 
 
+def mean(numbers: Sequence[float]) -> float:
+    """Their mean.
+
+    >>> mean([1.0, 2.0])
+    1.5
+    """
+    return sum(numbers) / len(numbers)
+
+
+def median(numbers: Sequence[float]) -> float:
+    """Their median.
+
+    >>> median([3.0, 1.0]), median([3.0, 1.0, 0.0])
+    (2.0, 1.0)
+    """
+    return float(np.median(numbers))
+
+
 def compared(statement: str, where: str, values: Sequence[float], above: float = 0.0) -> Finding:
     """Is the median of a share, or of a difference of shares, above a limit?
 
@@ -103,7 +121,7 @@ def compared(statement: str, where: str, values: Sequence[float], above: float =
             below it, else "cannot be told".
     """
     span = median_interval(values)
-    middle = float(np.median(values)) if values else None
+    middle = median(values) if values else None
     verdict: Verdict = "cannot be told"
     reason = f"fewer than {FEWEST} seeds" if values else "nothing was measured"
     if span is not None:

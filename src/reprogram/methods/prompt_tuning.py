@@ -66,7 +66,9 @@ METHOD = Method(
     ),
     config=Config,
     build=build,
-    presets={"cpu": {"tokens": 20, "recipe.epochs": 5, "recipe.batch_size": 16, "recipe.schedule": "cosine"}},
+    presets={
+        "cpu": {"tokens": 20, "start": "text", "recipe.epochs": 5, "recipe.batch_size": 16, "recipe.schedule": "cosine"}
+    },
     needs=frozenset({Capability.GRADIENTS, Capability.TOKEN_INSERTION}),
     paper_tags="alignment: identity (the language model's own head)",
 )
