@@ -23,11 +23,13 @@ class Before:
         layers: by number of the layer.
         length: how many tokens they stand for; [B] where rows differ.
         shift: by how much the sequence's own positions move: one number, or [B, 1].
+        shared: a learned prompt is in it, which the sequence then has no more.
     """
 
     layers: dict[int, LayerPrefix]
     length: int
     shift: int | Tensor
+    shared: bool = False
 
 
 def prefixes_of(input: Input, shape: tuple[int, int, int], ref: str) -> Before | None:
@@ -62,7 +64,9 @@ def behind(prefix: Before | None, made: Record, n: int) -> Before:
     """Prefixes, and behind them what n tokens left in every layer."""
     old = {} if prefix is None else prefix.layers
     layers = {i: _behind(old.get(i), keys, values) for i, (keys, values) in made.items()}
-    return Before(layers, n + (0 if prefix is None else prefix.length), n + (0 if prefix is None else prefix.shift))
+    return Before(
+        layers, n + (0 if prefix is None else prefix.length), n + (0 if prefix is None else prefix.shift), True
+    )
 
 
 def stacked(record: Record, layers: int) -> Tensor:

@@ -238,7 +238,7 @@ class LanguageSource:
     def _kept(self, input: Input) -> Before:
         """What stands before the text, computed once for each state of an input's numbers."""
         if any(e.site not in ("input", "embedding") and not e.site.startswith("kv") for e in input) or (
-            input.at("embedding") and not self._shares(input)
+            input.at("embedding") and self._shared(input) is None
         ):
             need = "must put its learned tokens before the text of a causal model to share a batch with others"
             raise CapabilityError(say("program", need, [f"{type(e).__name__} at {e.site}" for e in input]))
@@ -256,7 +256,8 @@ class LanguageSource:
         Raises:
             CapabilityError: the model is not causal, or the input has edits that are not of these two kinds.
         """
-        if not self._shares(input) or any(not _by_source(e.site) for e in input):
+        fits = self._can_share and all(_by_source(e.site) for e in input)
+        if not fits or (input.at("embedding") and self._shared(input) is None):
             remedy = "Prompts inside or after the text, and edits at hidden sites, depend on the text."
             raise CapabilityError(say("program", "must put its learned tokens before all of a causal model's text",
                                       [f"{type(e).__name__} at {e.site}" for e in input], remedy))  # fmt: skip
@@ -338,13 +339,9 @@ class LanguageSource:
 
     def room(self, input: Input) -> int:
         """Tokens of the context that edits take."""
-        n = 0
-        for edit in input:
-            if edit.site == "embedding" and isinstance(edit, Inserting) and edit.where != "slots":
-                n += edit.length
-            elif edit.site.startswith("kv") and isinstance(edit, Prefixing) and edit.shift:
-                n = max(n, edit.length)
-        return n
+        prompts = [e for e in input.at("embedding") if isinstance(e, Inserting) and e.where != "slots"]
+        prefixes = [e for e in input if e.site.startswith("kv") and isinstance(e, Prefixing) and e.shift]
+        return sum(e.length for e in prompts) + max((e.length for e in prefixes), default=0)
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Token ids [B, tokens] as vectors [B, tokens, d]."""
@@ -354,22 +351,23 @@ class LanguageSource:
         model: Any = self.module
         return model.get_input_embeddings()
 
-    def _shares(self, input: Input) -> bool:
-        """All learned tokens stand before the text of a causal model, so that they can be run once for all rows."""
-        edits = [e for e in input if e.site == "embedding"]
+    def _shared(self, input: Input) -> Tensor | None:
+        """[n, d], if all learned tokens stand before the text of a causal model and so can be run once for all rows."""
+        edits = input.at("embedding")
         inserted = [e for e in edits if isinstance(e, Inserting) and e.where == "start"]
-        hidden = any(not _by_source(e.site) for e in input)
-        alike = len(inserted) == len(edits) and all(e.tokens().ndim == 2 for e in inserted)
-        return self._can_share and alike and not hidden
+        if not edits or len(inserted) < len(edits) or not self._can_share or any(not _by_source(e.site) for e in input):
+            return None
+        tables = [e.tokens() for e in inserted]
+        return torch.cat(tables) if all(t.ndim == 2 for t in tables) else None
 
     def before(self, input: Input) -> Before | None:
         """Prefixes, and what a start prompt leaves in every layer when it is run once, behind the prefixes."""
         prefix = prefixes_of(input, (self.blocks, self.heads, self.head_width), self.spec.ref)
-        prompts = [e for e in input if e.site == "embedding" and isinstance(e, Inserting)]
-        if not prompts or not self._shares(input):
+        table = self._shared(input)
+        if table is None:
             return prefix
-        table = torch.cat([e.tokens() for e in prompts])[None].to(self.embeddings.dtype)
-        return behind(prefix, self._record(table, prefix), table.shape[1])
+        made = self._record(table[None].to(self.embeddings.dtype), prefix)
+        return behind(prefix, made, len(table))
 
     def _record(self, embeds: Tensor, prefix: Before | None) -> dict[int, tuple[Tensor, Tensor]]:
         """Run tokens alone and keep what every layer made of them."""
@@ -388,7 +386,7 @@ class LanguageSource:
         embeds = self.embedded(tokens.ids)
         own = torch.arange(tokens.ids.shape[1], device=embeds.device).expand(len(tokens), -1)
         sequence, variants = Sequence(embeds, tokens.mask, own), 1
-        edits = [] if before is not None and self._shares(input) else input.at("embedding")
+        edits = [] if before is not None and before.shared else input.at("embedding")
         if tokens.slots is not None and not any(isinstance(e, Inserting) and e.where == "slots" for e in edits):
             raise DataError(
                 say("template", "must have {soft:...} only where the program fills these places", "none does")
