@@ -1,17 +1,18 @@
 """Learned prompts of language models, against the PEFT library and against no prompt: time, memory, equal logits.
 
 GPT-2 and a Llama-like model, 6 layers, 384 wide, vocabulary 8,192, random weights, fp32, 16 inputs of 64 tokens, one
-thread. Everything that is compared is taken in turn in one process, and the logits (or losses) of both are compared in
+thread. Everything that is compared is taken in turn in one process, and the logits (or scores) of both are compared in
 the same run.
 
-(a) Step: forward, loss, backward, AdamW on the prompt alone. "all": loss on every token of the input, as PEFT does it by
-    default; "last 8": on the last 8 only, the usual case of a short answer, which PEFT computes the whole head for.
-(b) Inference: a compiled prompt of 100 tokens, and the prompt as tokens, over no prompt at all: scores of the last token.
-(c) Mixed batch: 16 rows with a program each over 16 rows of one program, all with prompts of 100 tokens; and over PEFT's
-    way, `set_adapter` and a run for each program's row.
-(d) Memory: what autograd keeps for the backward pass of one step (bytes of distinct storages, weights left out), counted
-    by `saved_tensors_hooks`; and the peak resident memory of a process that makes five steps, over that of one that only
-    loads the model.
+(a) Step: forward, loss, backward, AdamW on the prompt alone. "all": loss on every token of the input, as PEFT does it
+    by default; "last 8": on the last 8 only, the usual case of a short answer, for which PEFT computes the whole head.
+(b) Inference: a compiled prompt of 100 tokens, and the prompt as tokens, over no prompt at all; scores of the last
+    token.
+(c) Mixed batch: 16 rows with a program each over 16 rows of one program, all with prompts of 100 tokens; and over
+    PEFT's way, `set_adapter` and a run for each program's row.
+(d) Memory: what autograd keeps for the backward pass of one step (bytes of distinct storages, weights left out),
+    counted by `saved_tensors_hooks`; and the peak resident memory of a process that makes five steps, over that of one
+    that only loads the model.
 """
 
 import argparse
@@ -56,12 +57,12 @@ def model(kind: str) -> Any:
 
     torch.manual_seed(0)
     if kind == "gpt2":
-        config = t.GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=512,
-                              bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)  # fmt: skip
-        return t.GPT2LMHeadModel(config).eval()
-    config = t.LlamaConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=1024, num_hidden_layers=LAYERS,
-                           num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=512)  # fmt: skip
-    return t.LlamaForCausalLM(config).eval()
+        gpt2 = {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 512, "bos_token_id": 0}
+        drop = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=VOCABULARY, eos_token_id=0, **gpt2, **drop)).eval()
+    llama = {"hidden_size": WIDTH, "intermediate_size": 1024, "num_hidden_layers": LAYERS,
+             "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "max_position_embeddings": 512}  # fmt: skip
+    return t.LlamaForCausalLM(t.LlamaConfig(vocab_size=VOCABULARY, **llama)).eval()
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,10 +185,11 @@ def inference(runs: int) -> list[dict[str, object]]:
             said = {name: source(tokens, one).scores for name, one in inputs.items()}
         jobs = {name: _guarded(source, tokens, one) for name, one in inputs.items()}
         seconds = interleaved(jobs, runs=runs)
+        none = seconds["no prompt"]
         apart = float((said["inline"] - said["compiled"]).abs().max())  # type: ignore[operator]
-        rows.append({"model": kind, "compiled/none": ratio(seconds["compiled"], seconds["no prompt"]),
-                     "inline/none": ratio(seconds["inline"], seconds["no prompt"]),
-                     "none_ms": 1e3 * statistics.median(seconds["no prompt"]), "scores apart": f"{apart:.1e}"})  # fmt: skip
+        rows.append({"model": kind, "compiled/none": ratio(seconds["compiled"], none),
+                     "inline/none": ratio(seconds["inline"], none), "none_ms": 1e3 * statistics.median(none),
+                     "scores apart": f"{apart:.1e}"})  # fmt: skip
     return rows
 
 
@@ -201,49 +203,50 @@ def _guarded(source: Any, tokens: Tokens, one: Input) -> Callable[[], object]:
 
 def mixed(runs: int) -> list[dict[str, object]]:
     """(c)"""
-    import peft
-
     rows: list[dict[str, object]] = []
-    ids, mask = batch()
     for kind in ("gpt2", "llama"):
-        source = language_source(model(kind))
-        their = peft_model(kind, "prompt", 100)
-        torch.manual_seed(3)
-        starts = [torch.randn(100, WIDTH) * 0.02 for _ in range(BATCH)]
-        for i, start in enumerate(starts):
-            their.add_adapter(f"p{i}", peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=100))
-            with torch.no_grad():
-                weight(their, f"p{i}").copy_(start)
-        programs = [Program([SoftPrompt(start)], source, Identity()) for start in starts]
-        many, alone = Mixed(programs), Mixed(programs[:1])
-        tokens = Tokens(ids, mask.bool())
-        one, each = torch.zeros(BATCH, dtype=torch.int64), torch.arange(BATCH)
-
-        @torch.inference_mode()
-        def switching(their: Any = their) -> torch.Tensor:
-            found = []
-            for i in range(BATCH):
-                their.set_adapter(f"p{i}")
-                found.append(their(input_ids=ids[i : i + 1], attention_mask=mask[i : i + 1]).logits[:, -1])
-            return torch.cat(found)
-
-        @torch.inference_mode()
-        def single(programs: Any = programs) -> torch.Tensor:
-            return programs[0](ids, mask)
-
-        apart = float((torch.stack(many(tokens, each)) - switching()).abs().max())
-        jobs: dict[str, Callable[[], object]] = {
-            "16": lambda many=many: many(tokens, each), "1": lambda alone=alone: alone(tokens, one),
-            "program": single, "switch": switching,
-        }  # fmt: skip
+        jobs = mixed_jobs(kind)
+        apart = float((torch.stack(jobs["16"]()) - jobs["switch"]()).abs().max())
         seconds = interleaved(jobs, runs=runs)
         rows.append({"model": kind, "16 programs/1": ratio(seconds["16"], seconds["1"]),
-                     "16 programs/plain call": ratio(seconds["16"], seconds["program"]),
+                     "16 programs/plain call": ratio(seconds["16"], seconds["plain"]),
                      "PEFT switching/16 programs": ratio(seconds["switch"], seconds["16"]),
                      "scores apart": f"{apart:.1e}"})  # fmt: skip
         if apart > 1e-5:
             raise SystemExit(f"{kind}: the mixed batch is {apart:.1e} apart from PEFT's rows")
     return rows
+
+
+def mixed_jobs(kind: str) -> dict[str, Callable[[], Any]]:
+    """16 rows with 16 programs and with one, in a mixture and called plainly; and PEFT row by row."""
+    import peft
+
+    ids, mask = batch()
+    source, their = language_source(model(kind)), peft_model(kind, "prompt", 100)
+    torch.manual_seed(3)
+    starts = [torch.randn(100, WIDTH) * 0.02 for _ in range(BATCH)]
+    for i, start in enumerate(starts):
+        their.add_adapter(f"p{i}", peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=100))
+        with torch.no_grad():
+            weight(their, f"p{i}").copy_(start)
+    programs = [Program([SoftPrompt(start)], source, Identity()) for start in starts]
+    many, alone = Mixed(programs), Mixed(programs[:1])
+    tokens = Tokens(ids, mask.bool())
+    zeros, each = torch.zeros(BATCH, dtype=torch.int64), torch.arange(BATCH)
+
+    @torch.inference_mode()
+    def switching() -> torch.Tensor:
+        found = []
+        for i in range(BATCH):
+            their.set_adapter(f"p{i}")
+            found.append(their(input_ids=ids[i : i + 1], attention_mask=mask[i : i + 1]).logits[:, -1])
+        return torch.cat(found)
+
+    @torch.inference_mode()
+    def plain() -> torch.Tensor:
+        return programs[0](ids, mask)
+
+    return {"16": lambda: many(tokens, each), "1": lambda: alone(tokens, zeros), "plain": plain, "switch": switching}
 
 
 def kept(one: Steps, who: str) -> int:
@@ -286,11 +289,13 @@ def memory(runs: int) -> list[dict[str, object]]:
         for case, n in CASES:
             one = Steps(kind, case, n)
             saved = {who: kept(one, who) for who in ("peft", "ours")}
+            row: dict[str, object] = {
+                "model": kind, "prompt": f"{case} {n}", "peft_kept_MiB": saved["peft"] / 2**20,
+                "ours_kept_MiB": saved["ours"] / 2**20, "kept: ours/peft": saved["ours"] / saved["peft"],
+            }  # fmt: skip
             grown = {who: min(peak(kind, case, n, who) for _ in range(runs))
                      - min(peak(kind, case, n, who, 0) for _ in range(runs)) for who in saved}  # fmt: skip
-            rows.append({"model": kind, "prompt": f"{case} {n}", "peft_kept_MiB": saved["peft"] / 2**20,
-                         "ours_kept_MiB": saved["ours"] / 2**20, "kept: ours/peft": saved["ours"] / saved["peft"],
-                         "peak above load: ours/peft": grown["ours"] / max(1, grown["peft"])})  # fmt: skip
+            rows.append(row | {"peak above load: ours/peft": grown["ours"] / max(1, grown["peft"])})
     return rows
 
 
@@ -304,10 +309,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's and transformers' words to each other
-        result = {"step": steps(runs), "inference": inference(2 * runs), "mixed": mixed(runs),
-                  "memory": memory(1 if arguments.quick else 3)}  # fmt: skip
-        for name, rows in result.items():
-            print(f"\n{name}\n{table(rows)}")
+        result: dict[str, object] = {}
+        for part, times in ((steps, runs), (inference, 2 * runs), (mixed, runs), (memory, 1 if arguments.quick else 2)):
+            rows = part(times)
+            result[part.__name__] = rows
+            print(f"\n{part.__name__}\n{table(rows)}", flush=True)
         write("prompts", {**result, "limits": LIMITS, "reprogram": rp.__version__})
     torch.set_num_threads(threads)
 

@@ -18,6 +18,7 @@ from reprogram.experiments.claims import Row
 from reprogram.experiments.experiment import of, values
 from reprogram.experiments.options import Options
 from reprogram.experiments.prefix_parts import prompt_mass, take_apart
+from reprogram.experiments.prefix_shown import charts, remarks, sheets
 from reprogram.experiments.sorting import (
     FULL,
     NOTHING,
@@ -30,7 +31,6 @@ from reprogram.experiments.sorting import (
     train,
     with_prefix,
 )
-from reprogram.experiments.prefix_shown import charts, remarks, sheets
 from reprogram.experiments.study import Cell, Finding, Measure, Study, compared, mean, within
 from reprogram.inputs import SoftPrompt
 from reprogram.outputs import TokenScores
@@ -233,7 +233,9 @@ def sorted_rows(layers: int, seed: int, chosen: Scale) -> list[Row]:
 def judge(rows: Sequence[Row]) -> list[Finding]:
     """The identity layer by layer, then what prefixes make of sorters, depth by depth."""
     parts = of(rows, part="layers")
-    where = f"{len(values(parts, 'layer'))} layers, prefixes of {' and '.join(map(str, values(parts, 'tokens')))} tokens"
+    where = (
+        f"{len(values(parts, 'layer'))} layers, prefixes of {' and '.join(map(str, values(parts, 'tokens')))} tokens"
+    )
     made = [
         within("A prefix replaces a share of a head's output by a mean of its values: relative deviation", where,
                [r["identity"] for r in parts], ROUNDING["identity"]),

@@ -8,6 +8,7 @@ from reprogram.experiments.sorting import NOTHING
 from reprogram.experiments.study import mean, median, median_interval
 from reprogram.report.experiment import Axis, Chart, Point, Sheet, marks
 
+
 def remarks(rows: Sequence[Row]) -> list[str]:
     """What holds by the numbers beyond the verdicts."""
     made: list[str] = []
@@ -31,7 +32,6 @@ def remarks(rows: Sequence[Row]) -> list[str]:
             f"{bare[0]['loss']:.2f} without prompt."
         )
     return made
-
 
 
 def sheets(rows: Sequence[Row]) -> list[Sheet]:
@@ -66,8 +66,8 @@ def _layer_sheet(rows: Sequence[Row]) -> Sheet:
     ]  # fmt: skip
     heads = ("prefix", "layer", "off the identity", "relative attention moves", "beyond n directions", "mass",
              "output moves", "later attention moves")  # fmt: skip
-    return Sheet(title="A prefix in one layer", heads=heads, rows=lines,
-                 note="The first three are zero up to rounding if the theory holds: the worst of two texts.")  # fmt: skip
+    note = "The first three are zero up to rounding if the theory holds: the worst of two texts."
+    return Sheet(title="A prefix in one layer", heads=heads, rows=lines, note=note)
 
 
 def _mass_sheet(rows: Sequence[Row]) -> Sheet:
@@ -76,8 +76,8 @@ def _mass_sheet(rows: Sequence[Row]) -> Sheet:
     for layer in values(rows, "layer"):
         found = {name: of(rows, prompt=name, layer=layer)[0] for name in names}
         lines.append((str(layer), *(f"{found[n]['mass']:.1%} / {found[n]['first']:.1%}" for n in names)))
-    return Sheet(title="Attention on prompts", heads=("layer", *names), rows=lines,
-                 note="Mass on the prompt / on the text's own first token, mean over heads and later positions.")  # fmt: skip
+    note = "Mass on the prompt / on the text's own first token, mean over heads and later positions."
+    return Sheet(title="Attention on prompts", heads=("layer", *names), rows=lines, note=note)
 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:
@@ -114,5 +114,3 @@ def _sorting_chart(rows: Sequence[Row]) -> Chart:
     listed = "; ".join(f"{place:.0f}: trained on {t}, asked for {o}" for (t, o), place in places.items())
     return Chart(name="sorting", label="Accuracy of sorting, every seed.", caption=f"Every seed and depth. {listed}.",
                  figure=marks(groups, Axis(title="case"), Axis(title="sequences all right", share=True)))  # fmt: skip
-
-

@@ -1,8 +1,8 @@
-"""One layer of attention with a learned prompt (Oymak et al. 2023, arXiv 2306.03435), on a mixture with a known optimum.
+"""One layer of attention with a learned prompt (Oymak et al. 2023, arXiv 2306.03435), on mixtures with known optima.
 
 An example has T tokens and a label y = ±1. Its k relevant tokens are ``q* + y w*``; q* says that a token matters, w*
-what it says. The others are ``c q* - m y w* + s z`` with normal noise z: their context c and how much they speak against
-the label, m, belong to the example and are drawn from a few `Kind`s. q* and w* are the first two unit vectors.
+what it says. The others are ``c q* - m y w* + s z`` with normal noise z: their context c and how much they speak
+against the label, m, belong to the example and are drawn from a few `Kind`s. q* and w* are the first two unit vectors.
 
 Four models end in a linear head without bias, ``f = head . sum_t a_t x_t``, and differ in the weights a_t:
 
@@ -69,7 +69,7 @@ class Mixture:
 
     @property
     def share(self) -> float:
-        """k / T."""
+        """Of relevant tokens, k / T."""
         return self.relevant / self.tokens
 
 
@@ -140,14 +140,14 @@ MODELS: dict[str, Weights] = {
 
 
 def scores(model: str, x: Float[Tensor, " n tokens d"], params: Params) -> Float[Tensor, " runs n"]:
-    """f."""
+    """The number f whose sign is the answer."""
     pooled = torch.einsum("rnt,ntd->rnd", MODELS[model](x, params), x)
     return torch.einsum("rnd,rd->rn", pooled, params["head"])
 
 
 def begin(model: str, width: int, spread: float, generator: torch.Generator, runs: int = 1) -> Params:
     """Normal starts of standard deviation `spread` for so many runs."""
-    shapes = {"head": (runs, width)}
+    shapes: dict[str, tuple[int, ...]] = {"head": (runs, width)}
     if model in (PROMPT, LINEAR):
         shapes["prompt"] = (runs, width)
     if model == SELF:
@@ -217,7 +217,7 @@ def _losses(model: str, x: Tensor, y: Tensor, shares: Tensor, params: Params) ->
 def right(model: str, data: tuple[Tensor, Tensor, Tensor], params: Params) -> Float[Tensor, " runs"]:
     """Share of examples with f on the label's side."""
     x, y, shares = data
-    return (scores(model, x, params) * y > 0).float() @ shares
+    return (scores(model, x, params) * y > 0).double() @ shares.double()
 
 
 @torch.no_grad()

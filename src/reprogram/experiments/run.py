@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reprogram.core.errors import ConfigError, say
-from reprogram.experiments import architectures, depth, layers, prefix_limits, width
+from reprogram.experiments import architectures, attention_role, depth, layers, prefix_limits, width
 from reprogram.experiments.cells import Ledger
 from reprogram.experiments.experiment import Experiment, of, values
 from reprogram.experiments.measure import Bench, Cell
@@ -19,7 +19,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT for module in (depth, width, architectures, layers)
 }
 
-STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in (prefix_limits,)}
+STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in (prefix_limits, attention_role)}
 
 Tell = Callable[[str], None]
 

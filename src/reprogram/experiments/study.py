@@ -69,7 +69,7 @@ class Finding:
         )
 
     def _text(self, value: float) -> str:
-        return f"{value:+.1%}" if self.unit else f"{value:.2g}"
+        return f"{value:.1%}" if self.unit else f"{value:.2g}"
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:

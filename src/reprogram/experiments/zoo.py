@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from reprogram.core.errors import ConfigError, SourceError, say
 from reprogram.experiments.networks import FAMILIES, ArgmaxPool, Hard, quantise
 from reprogram.media import as_unit
-from reprogram.sources import ModuleSource, wrap
+from reprogram.sources import ModuleSource
+from reprogram.sources.module import wrap
 from reprogram.store import read_tensors, write_tensors
 from reprogram.tasks import Split, Task
 

@@ -109,7 +109,6 @@ class Cached:
         back = torch.cat(batches).argsort().to(self._program.source.device)
         return _said({name: torch.cat([p[name] for p in parts])[back] for name in parts[0]})
 
-
     def _read(self, said: SourceOutput) -> dict[str, Tensor]:
         """What the output reads: an output of features has no use for the scores of a whole vocabulary."""
         parts = _parts(said)

@@ -42,7 +42,7 @@ class Config:
     template: str | None = None
     words: Words | None = None
     recipe: Recipe = Recipe(
-        optimizer="adamw", lr=0.01, weight_decay=1e-5, epochs=30, batch_size=32, refresh="once", clip_norm=1.0
+        optimizer="adamw", lr=0.005, weight_decay=1e-5, epochs=30, batch_size=32, refresh="once", clip_norm=1.0
     )
 
 

@@ -40,7 +40,7 @@ class Config:
     start: Start = "vocabulary"
     text: str | None = None
     recipe: Recipe = Recipe(
-        optimizer="adamw", lr=0.01, schedule="cosine", epochs=20, batch_size=16, refresh="once", clip_norm=1.0
+        optimizer="adamw", lr=0.005, schedule="cosine", epochs=20, batch_size=16, refresh="once", clip_norm=1.0
     )
 
 

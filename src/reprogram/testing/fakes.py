@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reprogram.sources import ModuleSource, wrap
+from reprogram.sources import ModuleSource
+from reprogram.sources.module import wrap
 from reprogram.tasks import Task
 
 
