@@ -3,9 +3,9 @@
     python -m benchmarks.results_orders --out orders.jsonl
 
 The case study of text generation: `bundled/json-orders` asks for an item and a count as JSON for a short order in
-words. Measured on the test orders, greedy: the share of outputs that are valid JSON with just these two fields, the share that
-are the target exactly, and the perplexity of a target's tokens. Beside the learned programs stand the model as it is,
-and the model with an instruction and an example in the template: what a person would try first.
+words. Measured on the test orders, greedy: the share of outputs that are valid JSON with just these two fields, the
+share that are the target exactly, and the perplexity of a target's tokens. Beside the learned programs stand the model
+as it is, and the model with an instruction and an example in the template: what a person would try first.
 """
 
 import argparse

@@ -146,7 +146,7 @@ def test_ceilings_change_where_the_derivation_says():
     assert ceiling(PROMPT, mixture(2, kinds=(Kind(1.0, 1.5, 1.0),))) is None
 
 
-@pytest.mark.parametrize("relevant", [5, 8, 20])
+@pytest.mark.parametrize("relevant", [8, 10, 20])
 @pytest.mark.parametrize("model", [LINEAR, MEAN, SELF])
 def test_no_model_beats_its_ceiling(model, relevant):
     spec = mixture(relevant)
