@@ -40,6 +40,19 @@ def test_a_quick_slice_and_the_same_again_as_json(command, tmp_path):
     assert len(found["rows"]) == 3
 
 
+def test_a_study_takes_its_own_options_only(command, tmp_path):
+    code, out, err = command("attention-role", "--out", tmp_path, "--quick", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["experiment"] == "attention-role"
+    assert found["options"]["seeds"] == 5
+    assert found["options"]["command"] == f"reprogram experiment attention-role --out {tmp_path} --seeds 5 --quick"
+    assert command("attention-role", "--out", tmp_path, "--sources", "bundled/smollm2-135m")[0] == 2
+    code, _, err = command("prefix-limits", "--out", tmp_path, "--method", "vp")
+    assert code == 2
+    assert "methods" in err
+
+
 def test_the_command_line_is_checked(command, tmp_path):
     out = ("--out", tmp_path)
     assert command("colour", *out)[0] == 2

@@ -239,7 +239,7 @@ def prompt_accuracy(mixture: Mixture, kappa: float) -> float:
 
     >>> spec = Mixture(tokens=64, relevant=8, width=2, noise=0.8)
     >>> round(prompt_accuracy(spec, 0.0), 4), round(prompt_accuracy(spec, best_prompt(spec)), 4)
-    (0.9093, 0.9758)
+    (0.9093, 0.9759)
     """
     k, s = mixture.relevant, mixture.noise
     ratio = k * math.exp(kappa - (kappa * s) ** 2) / (s * math.sqrt(mixture.tokens - k))
@@ -256,7 +256,7 @@ def prompt_mass(mixture: Mixture, kappa: float) -> float:
 
     >>> spec = Mixture(tokens=64, relevant=8, width=2, noise=0.5)
     >>> prompt_mass(spec, 0.0), round(prompt_mass(spec, 4.0), 3)
-    (0.125, 0.513)
+    (0.125, 0.514)
     """
     k, rest = mixture.relevant, mixture.tokens - mixture.relevant
     mine = k * math.exp(kappa)
