@@ -35,7 +35,7 @@ def test_a_table_of_figures_with_what_they_mean_and_a_page(asked, tmp_path):
     assert {"readings", "spectrum", "loss", "facts"} <= set(page.sections)
     assert "Über [bold]alles" in page.text
     assert "report: diagnosis.html" in err
-    assert "6 pictures" in err
+    assert "6 inputs" in err
 
 
 def test_brief_leaves_the_sentences_out(asked):

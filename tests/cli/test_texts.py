@@ -115,7 +115,7 @@ def test_find_rate_suggests_and_writes_nothing(cli, home, reference, tmp_path, m
     assert len(found["rates"]) == len(found["losses"]) >= 10
     assert found["rates"][0] <= found["suggestion"] <= found["rates"][-1]
     assert f"--set lr={found['suggestion']:.2g}" in text
-    assert found["recipe"] == 0.01
+    assert found["recipe"] == 0.005
     assert list(tmp_path.iterdir()) == []
     code, out, err = cli("fit", "-s", reference, "-t", home / "small.csv", "-m", "no_edit", "--find-rate")
     assert (code, out) == (2, "")
