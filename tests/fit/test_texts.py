@@ -189,6 +189,7 @@ def test_a_loss_that_does_not_move_is_said(caplog):
 
 
 @pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at prefixes
 def test_compiled_fits_on_texts():
     source, task = tiny_text_source("gpt2"), tiny_text_task()
     result = rp.fit(prompt(source, task, epochs=1), task, options=FitOptions(progress=False, compile=True))

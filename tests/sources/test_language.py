@@ -22,6 +22,7 @@ from reprogram.testing import tiny_language_model, tiny_text_source
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),  # PEFT asks the old way
     pytest.mark.filterwarnings("ignore::UserWarning:peft"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),  # the compiler looks at prefixes
 ]
 
 ALL = Reading(tokens=True)
