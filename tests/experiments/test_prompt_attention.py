@@ -222,9 +222,9 @@ def test_verdicts_follow_the_rows():
         }
 
     good = verdicts(judge(rows(0.75, 0.1)))
-    assert good["It does better than self-attention without a prompt"] == "supported"
+    assert good["A softmax prompt does better than self-attention without a prompt"] == "supported"
     assert good["Irrelevant tokens win on average, and attention goes to those"] == "supported"
     assert set(good.values()) == {"supported"}
     bad = verdicts(judge(rows(1.0, 0.9)))
-    assert bad["It does better than self-attention without a prompt"] == "not supported"
+    assert bad["A softmax prompt does better than self-attention without a prompt"] == "not supported"
     assert bad["Irrelevant tokens win on average, and attention goes to those"] == "not supported"

@@ -209,7 +209,7 @@ def judge(rows: Sequence[Row]) -> list[Finding]:
         name = f"{noise}, a quarter of the tokens relevant"
         mine = _column(some, PROMPT)
         made.append(compared("A softmax prompt gets nearly all right: accuracy above 99 %", name, mine, above=0.99))
-        made += [compared(f"It does better than {other}: difference", name, _minus(mine, _column(some, model)))
+        made += [compared(f"A softmax prompt does better than {other}: difference", name, _minus(mine, _column(some, model)))
                  for model, other in ((SELF, "self-attention without a prompt"), (LINEAR, "a linear prompt"),
                                       (MEAN, "no attention"))]  # fmt: skip
     return made + _found(of(rows, part="descent"), of(rows, part="turning"))
@@ -221,11 +221,12 @@ def _found(descents: Sequence[Row], turns: Sequence[Row]) -> list[Finding]:
     made = [
         compared("Gradient descent brings attention to relevant tokens: mass gained", where,
                  [r["mass"] - r["mass_before"] for r in mine]),
-        compared("It finds the context's direction: cosine of prompt and context above 0.9", where,
+        compared("Gradient descent finds the context's direction: cosine of prompt and context above 0.9", where,
                  [r["cosine"] for r in mine], above=0.9),
-        compared("It ends within two points of the best prompt along the context: accuracy less the best's, above -2 %",
+        compared("Gradient descent ends within two points of the best prompt along the context: accuracy less the best's, "
+                 "above -2 %",
                  where, [r["accuracy"] - r["best"] for r in mine], above=-0.02),
-        compared("It does better than no attention: difference", where,
+        compared("A prompt found by gradient descent does better than no attention: difference", where,
                  _minus([r["accuracy"] for r in mine], _column(descents, MEAN))),
         within("The closed form of the best prompt's accuracy is right: difference to test data", where,
                [abs(r["at_derived"] - r["derived_best"]) for r in mine], 0.02),

@@ -28,8 +28,9 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         made.append(
             f"A prompt of {some[0]['tokens']} tokens ({name}) takes {mean([r['mass'] for r in some]):.1%} of the "
             f"attention, mean over layers; the text's first token falls from {mean([r['first'] for r in bare]):.1%} "
-            f"to {mean([r['first'] for r in some]):.1%}. Loss on the text {some[0]['loss']:.2f} nats a token, "
-            f"{bare[0]['loss']:.2f} without prompt."
+            f"to {mean([r['first'] for r in some]):.1%}. Loss {some[0]['loss']:.2f} nats a token "
+            f"({some[0]['own_loss']:.2f} on the sentences of prompt tuning), without prompt {bare[0]['loss']:.2f} "
+            f"({bare[0]['own_loss']:.2f})."
         )
     return made
 
