@@ -209,9 +209,11 @@ def judge(rows: Sequence[Row]) -> list[Finding]:
         name = f"{noise}, a quarter of the tokens relevant"
         mine = _column(some, PROMPT)
         made.append(compared("A softmax prompt gets nearly all right: accuracy above 99 %", name, mine, above=0.99))
-        made += [compared(f"A softmax prompt does better than {other}: difference", name, _minus(mine, _column(some, model)))
-                 for model, other in ((SELF, "self-attention without a prompt"), (LINEAR, "a linear prompt"),
-                                      (MEAN, "no attention"))]  # fmt: skip
+        made += [
+            compared(f"A softmax prompt does better than {other}: difference", name, _minus(mine, _column(some, model)))
+            for model, other in ((SELF, "self-attention without a prompt"), (LINEAR, "a linear prompt"),
+                                 (MEAN, "no attention"))
+        ]  # fmt: skip
     return made + _found(of(rows, part="descent"), of(rows, part="turning"))
 
 
@@ -223,9 +225,8 @@ def _found(descents: Sequence[Row], turns: Sequence[Row]) -> list[Finding]:
                  [r["mass"] - r["mass_before"] for r in mine]),
         compared("Gradient descent finds the context's direction: cosine of prompt and context above 0.9", where,
                  [r["cosine"] for r in mine], above=0.9),
-        compared("Gradient descent ends within two points of the best prompt along the context: accuracy less the best's, "
-                 "above -2 %",
-                 where, [r["accuracy"] - r["best"] for r in mine], above=-0.02),
+        compared("Gradient descent ends within two points of the best prompt along the context: accuracy less the "
+                 "best's, above -2 %", where, [r["accuracy"] - r["best"] for r in mine], above=-0.02),
         compared("A prompt found by gradient descent does better than no attention: difference", where,
                  _minus([r["accuracy"] for r in mine], _column(descents, MEAN))),
         within("The closed form of the best prompt's accuracy is right: difference to test data", where,
