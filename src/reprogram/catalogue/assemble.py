@@ -1,19 +1,21 @@
 """Building programs from a method's name, and building them again from a program file."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, final, overload
 
 import torch
 
 from reprogram.catalogue.config import make_config
 from reprogram.catalogue.convert import formed
 from reprogram.catalogue.find import find
-from reprogram.core.errors import ArtifactError, CapabilityError, ConfigError, say
+from reprogram.core.errors import ArtifactError, CapabilityError, ConfigError, DataError, say
 from reprogram.core.method import Method
 from reprogram.core.program import Program
-from reprogram.core.source import Source
-from reprogram.core.task import Sample, TaskSpec
+from reprogram.core.source import Capability, Source
+from reprogram.core.task import Example, Sample, TaskSpec
+from reprogram.core.texts import Texts
 from reprogram.sources import load_source
 from reprogram.store import check_source, read, restore
 from reprogram.tasks import Task
@@ -50,11 +52,42 @@ def build(
     if missing:
         raise CapabilityError(say("source", f"must offer {missing} for {card.name}", source.spec.ref))
     spec = task.spec if isinstance(task, Task) else task
-    if spec is not None and spec.modality != source.spec.modality:
+    shown = Capability.PICTURES in source.capabilities and spec is not None and spec.modality == "image"
+    if spec is not None and spec.modality != source.spec.modality and not shown:
         kinds = f"a task of the source's kind ({source.spec.modality})"
         raise ConfigError(say("task", f"must be {kinds}", f"{spec.name} ({spec.modality})"))
     settings = make_config(card, config, preset=preset, source=source.spec)
+    if isinstance(task, Task) and spec is not None and card.context is not None and not spec.context:
+        spec = replace(spec, context=tuple(card.context(source, spec, Pool(task), settings, seed)))
     return _build(card, source, spec, settings, seed)
+
+
+@final
+class Pool(Sequence[Example]):
+    """The examples of a task's training split, read as they are asked for."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __len__(self) -> int:
+        return len(self._task.train)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """One example, or several."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        row = range(len(self))[index]
+        split = self._task.train
+        texts = split.fetch(torch.tensor([row]))
+        if not isinstance(texts, Texts):
+            raise DataError(say(split.name, "must hold texts to be shown in a prompt", "pictures"))
+        answer = texts.targets[0] if texts.targets is not None else self._task.classes[int(split.labels[row])]
+        return Example(tuple(texts.row(0).values()), answer)
 
 
 def _build(card: Method, source: Source, spec: TaskSpec | None, settings: Any, seed: int) -> Program:
@@ -97,7 +130,8 @@ def load(path: str | os.PathLike[str], source: Source | None = None, *, force: b
     if card.task is not None:
         t = card.task
         sample = Sample(**dict(t.sample))
-        spec = TaskSpec(name=t.name, classes=tuple(t.classes), sample=sample, modality=t.modality)
+        context = tuple(Example(tuple(one.texts), one.answer) for one in t.context)
+        spec = TaskSpec(name=t.name, classes=tuple(t.classes), sample=sample, modality=t.modality, context=context)
     program = formed(_build(method, source, spec, settings, 0), card.form)
     restore(program, stored)
     return program.eval()

@@ -1,12 +1,12 @@
 """A method: a published recipe as a card that says what it is, how it is built and how it is fitted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.source import Capability, Source
-from reprogram.core.task import TaskSpec
+from reprogram.core.task import Example, TaskSpec
 from reprogram.core.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ class Method:
         paper: citation.
         config: frozen dataclass whose defaults are the paper's values; its field `recipe` says how to fit.
         build: `build(source, task, config)` composes the parts.
+        context: `context(source, task, pool, config, seed)` chooses from the training split's examples what the
+            program is to hold as `TaskSpec.context`; None for methods that show no examples.
         presets: named settings beside the paper's, e.g. "cpu" for a laptop.
         needs: capabilities the source must have.
         control: True for baselines that others are compared with.
@@ -166,6 +168,7 @@ class Method:
     paper: Paper
     config: type
     build: "Callable[[Source, TaskSpec, Any], Program]"
+    context: "Callable[[Source, TaskSpec, Sequence[Example], Any, int], Sequence[Example]] | None" = None
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: {})
     needs: frozenset[Capability] = frozenset()
     control: bool = False

@@ -11,12 +11,14 @@ from typing import Any, Protocol, cast, final, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from reprogram.core.conversation import Conversing, converse
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.method import Origin
 from reprogram.core.result import Parameters, Predictions
 from reprogram.core.source import Capability, Reading, Source, SourceOutput, text_source
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.core.texts import Batch, Texts, Tokens
+from reprogram.core.writing import Answer
 
 
 class Edit(nn.Module):
@@ -103,6 +105,19 @@ class Observing(Protocol):
         ...
 
 
+@runtime_checkable
+class Answering(Protocol):
+    """An output that reads answers off texts that the source wrote, and may find none."""
+
+    def answers(self, output: SourceOutput) -> tuple[Answer, ...]:
+        """One for each input; of a task with classes, their values are class names."""
+        ...
+
+    def canonical(self, target: str) -> str:
+        """The spelling that `Answer.value` has if it agrees with a target of the task."""
+        ...
+
+
 @final
 class Program(nn.Module):
     """`y = O(f(I(x)))`, f frozen: not among `parameters()`, not in `state_dict()`, never changed.
@@ -145,7 +160,16 @@ class Program(nn.Module):
         """
         if mask is not None:
             x = Tokens(cast("Tensor", x), mask.bool())
-        return self.output(self.source(x, self.input, self.output.reading))
+        return self.output(self.outputs(x))
+
+    def outputs(self, x: Batch) -> SourceOutput:
+        """`f(I(x))`: what O reads. An input that asks more than once has its conversation with the source."""
+        talks = [e for e in self.input if isinstance(e, Conversing)]
+        if not talks:
+            return self.source(x, self.input, self.output.reading)
+        if len(talks) > 1 or not isinstance(x, Texts):
+            raise CapabilityError(say("program", "must have one conversation, about texts", len(talks)))
+        return SourceOutput(written=converse(self.source, x, talks[0]))
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -178,14 +202,19 @@ class Program(nn.Module):
         """
         task = self.origin.task if self.origin else None
         prepared = self.source.prepare(inputs, task.sample if task else None)
-        training = self.training
+        training, rows, answers = self.training, list[Tensor](), list[Answer]()
         self.eval()
         try:
-            rows = [self(batch.to(self.source.device)).float().cpu() for batch in _batches(prepared, batch_size)]
+            for batch in _batches(prepared, batch_size):
+                said = self.outputs(batch.to(self.source.device))
+                rows.append(self.output(said).float().cpu())
+                answers += self.output.answers(said) if isinstance(self.output, Answering) else ()
         finally:
             self.train(training)
         return Predictions(
-            scores=torch.cat(rows) if rows else torch.empty(0, 0), classes=task.classes if task else None
+            scores=torch.cat(rows) if rows else torch.empty(0, 0),
+            classes=task.classes if task else None,
+            answers=tuple(answers) if isinstance(self.output, Answering) else None,
         )
 
     def generate(self, inputs: object, *, max_new_tokens: int = 32, batch_size: int = 32, **options: Any) -> list[str]:

@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from reprogram.core.writing import Answer
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -25,7 +27,7 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Scores [N, T] for N inputs, with readings of them.
+    """Scores [N, T] for N inputs, with readings of them; also answers, of programs that read them off texts.
 
     >>> p = Predictions(torch.tensor([[0.0, 2.0]]), ("cat", "dog"))
     >>> p.labels, round(float(p.confidence[0]), 4)
@@ -34,6 +36,7 @@ class Predictions:
 
     scores: Tensor
     classes: tuple[str, ...] | None = None
+    answers: tuple[Answer, ...] | None = None
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -47,12 +50,19 @@ class Predictions:
 
     @property
     def labels(self) -> list[str]:
-        """Predicted class names, or numbers as text where the program knows no names."""
+        """Predicted class names, or numbers as text where the program knows no names.
+
+        Of programs that read answers off texts: the answers, empty where there was none to be read.
+        """
+        if self.answers is not None:
+            return [answer.value or "" for answer in self.answers]
         return [self.classes[i] if self.classes else str(i) for i in cast("list[int]", self.indices.tolist())]  # pyright: ignore[reportUnknownMemberType]
 
     @property
     def confidence(self) -> Tensor:
-        """Probability of each predicted class, [N]."""
+        """Probability of each predicted class, [N]; of answers, the share of the texts that say so, 0 without one."""
+        if self.answers is not None:
+            return torch.tensor([a.share if a.value is not None else 0.0 for a in self.answers])
         return self.probabilities.max(-1).values
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from reprogram.core.errors import CapabilityError, say
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
 from reprogram.core.texts import Batch, Texts
+from reprogram.core.writing import Writing, Written
 
 if TYPE_CHECKING:
     from reprogram.core.program import Input
@@ -27,6 +28,7 @@ class Capability(StrEnum):
     TOKEN_INSERTION = "token insertion"
     GENERATION = "generation"
     LOG_PROBABILITIES = "log-probabilities"
+    PICTURES = "pictures in prompts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +41,16 @@ class Reading:
             to predict a target's token; where the batch has no targets, at every answer place of a template that has
             several, and else at every token of the input.
         continuations: token ids of some texts, each of which is scored as what follows the input.
+        choices: the same as texts, for sources whose tokens are their own business. Prompt and choice are tokenised
+            together; a choice has its leading space, if any.
+        writing: how to go on writing after the input.
     """
 
     features: bool = False
     tokens: bool = False
     continuations: tuple[tuple[int, ...], ...] = ()
+    choices: tuple[str, ...] = ()
+    writing: Writing | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +65,10 @@ class SourceOutput:
             else [B, places or tokens, vocabulary].
         targets: the M token ids that `token_scores` are to predict, where the batch has targets.
         continuations: log-probability of each continuation, [B, continuations], summed over its tokens, nats.
-        text: generated text per input, language models only.
+        choices: log-probability of each of `Reading.choices`, [B, choices], summed over its tokens, nats.
+        choice_tokens: how many tokens each choice was, [B, choices], int64.
+        exact: False if `choices` are a stand-in for log-probabilities that the source does not give.
+        written: for each input, the texts that `Reading.writing` asked for.
     """
 
     scores: Tensor | None = None
@@ -66,7 +76,10 @@ class SourceOutput:
     token_scores: Tensor | None = None
     targets: Tensor | None = None
     continuations: Tensor | None = None
-    text: tuple[str, ...] | None = None
+    choices: Tensor | None = None
+    choice_tokens: Tensor | None = None
+    exact: bool = True
+    written: tuple[tuple[Written, ...], ...] | None = None
 
     @property
     def logits(self) -> Tensor:
@@ -227,6 +240,35 @@ class TextSource(Source, Protocol):
     def generate(self, x: Texts, input: "Input", *, max_new_tokens: int = 32, **options: Any) -> tuple[str, ...]:
         """What the source writes after each prompt."""
         ...
+
+
+@runtime_checkable
+class PromptSource(Source, Protocol):
+    """A source that reads prompts and goes on writing: a language model here or behind an endpoint.
+
+    Its tokens are its own business. It answers `Reading.writing`, and `Reading.choices` if it offers log-probabilities.
+    """
+
+    @property
+    def context(self) -> int | None:
+        """Tokens it can read and write at most; None if that is not known."""
+        ...
+
+    def count(self, text: str) -> int:
+        """How many tokens a prompt is; an estimate from above where the tokenizer is not known."""
+        ...
+
+
+def prompt_source(source: Source) -> PromptSource:
+    """The source, if it goes on writing after prompts.
+
+    Raises:
+        CapabilityError: it does not.
+    """
+    if not isinstance(source, PromptSource) or Capability.GENERATION not in source.capabilities:
+        msg = say("source", "must be a language model that writes", f"{source.spec.ref} ({source.spec.modality})")
+        raise CapabilityError(msg)
+    return source
 
 
 def text_source(source: Source) -> TextSource:

@@ -33,17 +33,39 @@ class Sample:
         return self.shape[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An example of the task that a prompt can show: a demonstration.
+
+    Attributes:
+        texts: one for each of the sample's columns.
+        answer: class name, or what is to be written.
+    """
+
+    texts: tuple[str, ...]
+    answer: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """What a method's `build` sees of a task: a name, T class names and the sample's shape.
 
     A text task without classes is one of generation: its examples are texts and what is to be written after them.
+
+    Attributes:
+        name: of the task.
+        classes: T names; none for generation.
+        sample: the shape of its inputs.
+        modality: "image" or "text".
+        context: c, what a method of prompt instruction chose from the training split (`Method.context`); kept with the
+            program, so that it can be built again without the data.
     """
 
     name: str
     classes: tuple[str, ...]
     sample: Sample
     modality: str = "image"
+    context: tuple[Example, ...] = ()
 
     @property
     def generates(self) -> bool:

@@ -33,6 +33,7 @@ class Texts:
         targets: N texts that the source is to write, for generation.
         spans: after a template, the (start, end) of the parts of each prompt that came from the data. Only these are
             shortened when a prompt is too long for the source.
+        pictures: of each row, [channel, height, width] of uint8, in the order of their places in the prompt.
 
     >>> batch = Texts({"text": ("a", "b", "c")})
     >>> len(batch), batch[[2, 0]].columns["text"], batch.row(1)
@@ -42,11 +43,13 @@ class Texts:
     columns: Mapping[str, tuple[str, ...]]
     targets: tuple[str, ...] | None = None
     spans: tuple[Spans, ...] | None = None
+    pictures: tuple[tuple[torch.Tensor, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         sizes = {name: len(column) for name, column in self.columns.items()}
-        if self.targets is not None:
-            sizes["targets"] = len(self.targets)
+        for name, part in (("targets", self.targets), ("pictures", self.pictures)):
+            if part is not None:
+                sizes[name] = len(part)
         if not self.columns or len(set(sizes.values())) > 1:
             raise DataError(say("texts", "must have a column, and columns of one length", sizes))
 
@@ -60,6 +63,7 @@ class Texts:
             {name: tuple(column[i] for i in chosen) for name, column in self.columns.items()},
             None if self.targets is None else tuple(self.targets[i] for i in chosen),
             None if self.spans is None else tuple(self.spans[i] for i in chosen),
+            None if self.pictures is None else tuple(self.pictures[i] for i in chosen),
         )
 
     def row(self, index: int) -> dict[str, str]:

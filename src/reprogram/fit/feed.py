@@ -42,14 +42,16 @@ class Live:
     ) -> None:
         self._program = program
         self._autocast = autocast
-        self._forward = forward or program.source
+        self._forward = forward
 
     def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
         """Fetch, augment, edit, forward."""
         source = self._program.source
         x = _augmented(split.fetch(index), augment).to(source.device)
         with self._precision(source.device):
-            out = self._forward(x, self._program.input, self._program.output.reading)
+            program = self._program
+            out = program.outputs(x) if self._forward is None \
+                else self._forward(x, program.input, program.output.reading)  # fmt: skip
         return out if self._autocast is None else _precise(out)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[object]:
@@ -94,27 +96,26 @@ class Cached:
         """Rows of the outputs computed before; `augment` has no meaning here."""
         reads = repr(self._program.output.reading)
         rows = self._cache.get((self._source, self._input, split.digest(), reads), lambda: self._all(split))
-        index = index.to(self._program.source.device)
-        return _said({name: of_all[index] for name, of_all in _parts(rows).items()})
+        return _rows(rows, index.to(self._program.source.device))
 
     @torch.no_grad()
     def _all(self, split: Split) -> SourceOutput:
         training = self._program.training
         self._program.eval()
         batches = alike(split, self._batch)
-        parts = [self._read(self._live.outputs(split, rows)) for rows in batches]
+        said = [self._read(self._live.outputs(split, rows)) for rows in batches]
         self._program.train(training)
-        if not parts:
+        if not said:
             return SourceOutput(scores=torch.empty(0, self._program.source.spec.outputs))
+        parts = [_parts(one) for one in said]
+        whole = _said({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+        texts = tuple(text for one in said for text in one.written or ()) if said[0].written is not None else None
         back = torch.cat(batches).argsort().to(self._program.source.device)
-        return _said({name: torch.cat([p[name] for p in parts])[back] for name in parts[0]})
+        return _rows(replace(whole, written=texts, exact=all(one.exact for one in said)), back)
 
-    def _read(self, said: SourceOutput) -> dict[str, Tensor]:
+    def _read(self, said: SourceOutput) -> SourceOutput:
         """What the output reads: an output of features has no use for the scores of a whole vocabulary."""
-        parts = _parts(said)
-        if self._program.output.reads_features:
-            parts.pop("scores", None)
-        return parts
+        return replace(said, scores=None) if self._program.output.reads_features else said
 
 
 SHARED = OutputCache()
@@ -166,22 +167,28 @@ def _augmented(x: Batch, kind: str) -> Batch:
 
 
 def _parts(said: SourceOutput) -> dict[str, Tensor]:
-    """What there is of it that has a row an input."""
-    found = {"scores": said.scores, "features": said.features, "continuations": said.continuations}
-    return {name: value for name, value in found.items() if value is not None}
+    """The tensors of it that have a row an input."""
+    names = ("scores", "features", "continuations", "choices", "choice_tokens")
+    return {name: value for name in names if (value := getattr(said, name)) is not None}
 
 
 def _said(parts: dict[str, Tensor]) -> SourceOutput:
-    return SourceOutput(
-        scores=parts.get("scores"), features=parts.get("features"), continuations=parts.get("continuations")
-    )
+    return SourceOutput(**parts)  # type: ignore[arg-type]  # the names are its own
+
+
+def _rows(said: SourceOutput, index: Tensor) -> SourceOutput:
+    """Some rows of it."""
+    chosen = _said({name: of_all[index] for name, of_all in _parts(said).items()})
+    texts = None if said.written is None else tuple(said.written[i] for i in index.tolist())
+    return replace(chosen, written=texts, exact=said.exact)
 
 
 def _precise(said: SourceOutput) -> SourceOutput:
     tokens = said.token_scores if said.token_scores is None else said.token_scores.float()
-    whole = _said({name: value.float() for name, value in _parts(said).items()})
-    return replace(whole, token_scores=tokens, targets=said.targets, text=said.text)
+    whole = {name: value.float() if value.is_floating_point() else value for name, value in _parts(said).items()}
+    return replace(said, **whole, token_scores=tokens)  # type: ignore[arg-type]
 
 
 def _bytes(rows: SourceOutput) -> int:
-    return sum(t.numel() * t.element_size() for t in _parts(rows).values())
+    texts = sum(len(w.text) for several in rows.written or () for w in several)
+    return sum(t.numel() * t.element_size() for t in _parts(rows).values()) + texts

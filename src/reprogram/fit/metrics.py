@@ -2,15 +2,16 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from reprogram.core.errors import DataError, say
-from reprogram.core.program import Program
+from reprogram.core.program import Answering, Program
 from reprogram.core.texts import Texts
+from reprogram.core.writing import Answer
 from reprogram.fit.batches import alike
 from reprogram.fit.feed import Feed, feed_for, scoring_batch
 from reprogram.tasks import Split
@@ -26,9 +27,12 @@ class Metrics:
         balanced_accuracy: mean over the classes that occur of the share classified right; NaN for generation.
         macro_f1: mean F1 over the classes that occur or are predicted; NaN for generation.
         loss: mean cross-entropy of the target scores, nats; for generation, to a token of the targets.
-        confusion: [T, T] counts, rows the truth, columns the prediction; None for generation.
+        confusion: [T, T] counts, rows the truth, columns the prediction; None for generation. Inputs of which no
+            answer could be read are not in it.
         scores: [N, T] target scores; [N, 0] for generation.
         seconds: wall time it took.
+        answers: of programs that read answers off texts: one an input. Accuracy is then the share of inputs whose
+            answer is the right one; one that could not be read is wrong.
     """
 
     accuracy: float
@@ -38,6 +42,14 @@ class Metrics:
     confusion: Tensor | None
     scores: Tensor
     seconds: float
+    answers: tuple[Answer, ...] | None = None
+
+    @property
+    def unparsable(self) -> float | None:
+        """Share of inputs of which no answer could be read; None for programs that read none off texts."""
+        if self.answers is None:
+            return None
+        return sum(a.value is None for a in self.answers) / max(1, len(self.answers))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -61,6 +73,9 @@ class Metrics:
 
     def brief(self) -> dict[str, float]:
         """The single numbers, for cards and logs."""
+        missed = {} if self.unparsable is None else {"unparsable": self.unparsable}
+        if self.confusion is None and self.answers is not None:
+            return {"accuracy": self.accuracy, **missed}
         if self.confusion is None:
             return {"accuracy": self.accuracy, "loss": self.loss, "perplexity": self.perplexity}
         return {
@@ -68,6 +83,7 @@ class Metrics:
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
             "loss": self.loss,
+            **missed,
         }
 
 
@@ -110,6 +126,8 @@ def evaluate(program: Program, split: Split, *, batch_size: int | None = None, f
     program.eval()
     try:
         batches = alike(split, batch_size or scoring_batch(program.source.device))
+        if isinstance(program.output, Answering):
+            return _measure_answers(program.output, split, feed, batches, start)
         if program.output.reading.tokens and _has_targets(split):
             return _measure_tokens(program, split, feed, batches, start)
         rows = [program.output(feed.outputs(split, index)).float().cpu() for index in batches]
@@ -123,6 +141,42 @@ def _has_targets(split: Split) -> bool:
     """The examples are texts to be written, not classes."""
     first = split.fetch(torch.arange(min(1, len(split))))
     return isinstance(first, Texts) and first.targets is not None
+
+
+def _measure_answers(output: Answering, split: Split, feed: Feed, batches: list[Tensor], start: float) -> Metrics:
+    """How many answers are the right ones; none that could be read is wrong, and no prediction."""
+    found: dict[int, Answer] = {}
+    rows: dict[int, Tensor] = {}
+    for index in batches:
+        said = feed.outputs(split, index)
+        numbers = index.tolist()
+        found |= zip(numbers, output.answers(said), strict=True)
+        rows |= zip(numbers, output(said).float().cpu(), strict=True)  # type: ignore[operator]  # it is an Output
+    answers = tuple(found[i] for i in range(len(split)))
+    scores = torch.stack([rows[i] for i in range(len(split))]) if rows else torch.empty(0, 1)
+    if _has_targets(split):
+        targets = split.fetch(torch.arange(len(split)))
+        assert isinstance(targets, Texts)
+        pairs = zip(answers, targets.targets or (), strict=True)
+        right = [a.value is not None and a.value == output.canonical(target) for a, target in pairs]
+        return Metrics(
+            accuracy=sum(right) / max(1, len(right)), balanced_accuracy=math.nan, macro_f1=math.nan, loss=math.nan,
+            confusion=None, scores=torch.empty(len(split), 0), seconds=time.perf_counter() - start, answers=answers,
+        )  # fmt: skip
+    read = torch.tensor([a.value is not None for a in answers], dtype=torch.bool)
+    part = measure(scores[read], split.labels[read])
+    whole = measure(scores, split.labels)
+    right = float(part.confusion.diag().sum()) if part.confusion is not None else 0.0
+    truth = split.labels.bincount(minlength=scores.shape[1]).double()
+    recall = part.confusion.diag().double() / truth.clamp_min(1) if part.confusion is not None else truth
+    said_as = part.confusion.sum(0).double() if part.confusion is not None else truth
+    f1 = 2 * recall * truth / (truth + said_as).clamp_min(1)
+    return replace(
+        part, accuracy=right / max(1, len(split)), loss=whole.loss, scores=scores, answers=answers,
+        balanced_accuracy=float(recall[truth > 0].mean()) if len(split) else 0.0,
+        macro_f1=float(f1[(truth + said_as) > 0].mean()) if len(split) else 0.0,
+        seconds=time.perf_counter() - start,
+    )  # fmt: skip
 
 
 def _measure_tokens(program: Program, split: Split, feed: Feed, batches: list[Tensor], start: float) -> Metrics:

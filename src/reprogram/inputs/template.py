@@ -8,9 +8,10 @@ from typing import Any, final
 from reprogram.core.errors import ConfigError, DataError, say
 from reprogram.core.program import Edit
 from reprogram.core.texts import MASK, SEP, SLOT, SLOTS, Texts
+from reprogram.core.writing import PICTURE, SYSTEM
 
 _PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[^{}]+")
-_MARK = re.compile(f"[{MASK}{SEP}{chr(SLOT)}-{chr(SLOT + SLOTS - 1)}]")
+_MARK = re.compile(f"[{MASK}{SEP}{SYSTEM}-{PICTURE}{chr(SLOT)}-{chr(SLOT + SLOTS - 1)}]")
 _RESERVED = {"mask": MASK, "sep": SEP}
 UNREADABLE = "\ufffd"
 """Takes the place of a character in the data that would otherwise be read as a mark of the template."""

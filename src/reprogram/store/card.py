@@ -70,13 +70,29 @@ class SampleCard(_Part):
 
 
 @final
+class ExampleCard(_Part):
+    """A demonstration; see `reprogram.core.task.Example`."""
+
+    texts: tuple[str, ...]
+    answer: str
+
+
+@final
 class TaskCard(_Part):
-    """What the method saw of the task; see `reprogram.core.task.TaskSpec`. No classes: texts that are to be written."""
+    """What the method saw of the task; see `reprogram.core.task.TaskSpec`. No classes: texts that are to be written.
+
+    Cards of programs that show no examples are written without `context`, as they were before there were such programs.
+    """
 
     name: str
     classes: tuple[str, ...]
     sample: SampleCard
     modality: str
+    context: tuple[ExampleCard, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, handler: Callable[[Any], dict[str, JsonValue]]) -> dict[str, JsonValue]:
+        return {name: value for name, value in handler(self).items() if name != "context" or value}
 
 
 @final

@@ -27,6 +27,7 @@ from reprogram.core.source import Source, SourceSpec
 from reprogram.core.task import TaskSpec
 from reprogram.store._json import canonical
 from reprogram.store.card import (
+    ExampleCard,
     ParametersCard,
     PreprocessingCard,
     ProgramCard,
@@ -260,4 +261,5 @@ def _source_card(spec: SourceSpec, fingerprint: str) -> SourceCard:
 
 def _task_card(task: TaskSpec) -> TaskCard:
     sample = SampleCard(**dataclasses.asdict(task.sample))
-    return TaskCard(name=task.name, classes=task.classes, sample=sample, modality=task.modality)
+    context = tuple(ExampleCard(texts=one.texts, answer=one.answer) for one in task.context)
+    return TaskCard(name=task.name, classes=task.classes, sample=sample, modality=task.modality, context=context)
