@@ -3,11 +3,16 @@
 from reprogram.testing.contract import ContractError, check_method
 from reprogram.testing.fakes import TinyNet, tiny_source, tiny_task
 from reprogram.testing.language import tiny_language_model, tiny_text_source, tiny_text_task, tiny_tokenizer
+from reprogram.testing.scripted import PromptFake, hash_source, ngram_source, scripted_source
 
 __all__ = [
     "ContractError",
+    "PromptFake",
     "TinyNet",
     "check_method",
+    "hash_source",
+    "ngram_source",
+    "scripted_source",
     "tiny_language_model",
     "tiny_source",
     "tiny_task",
