@@ -56,6 +56,7 @@ class Tokeniser:
         self.special = {name: int(number) for name, number in found.items() if number is not None}
         self._rows: OrderedDict[tuple[str, Spans, int], Row] = OrderedDict()
         self._warned = False
+        self._last: tuple[str, list[int]] = ("", [])
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -82,6 +83,16 @@ class Tokeniser:
         if goals is not None and self.kind == "causal":
             return _padded_with_goals(rows, goals, left)
         return _padded(rows, left)
+
+    def fitted(self, prompt: str, spans: Spans, space: int) -> tuple[int, ...]:
+        """Token ids of a prompt, special ones with it, the texts from the data cut so that it fits into `space`."""
+        return self._row(prompt, spans, space).ids
+
+    def remembered(self, text: str) -> list[int]:
+        """`encode`, for a text that comes again and again, such as the demonstrations before every query."""
+        if self._last[0] != text:
+            self._last = (text, self.encode(text))
+        return self._last[1]
 
     def goals(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Token ids of targets, each with the end token if there is one."""

@@ -45,10 +45,14 @@ from reprogram.sources._describe import (
     shape_of,
 )
 from reprogram.sources._frozen import EditSites, checkpoint_blocks, fingerprint, freeze, longest_list
+from reprogram.sources._prompts import asked
 from reprogram.sources._quantised import keep_gradients
 from reprogram.sources._rows import as_texts, joined_rows, repeated
+from reprogram.sources._scoring import BUDGET, check_positions, score
 from reprogram.sources._sequence import Sequence, fill, flush, insert, positions
+from reprogram.sources._shared import Starts
 from reprogram.sources._tokenising import Tokeniser
+from reprogram.sources._writing import write
 from reprogram.sources.transformers_attention import AttentionCall, install
 
 
@@ -92,11 +96,15 @@ class LanguageSource:
         self.capabilities = self._can()
         self.sites: Mapping[str, Location] = MappingProxyType(self._all_sites())
         self._takes = parameters_of(self._body)
-        self._offset = position_offset(self._body)
+        self.offset = position_offset(self._body)
         window: int | None = getattr(model.config, "sliding_window", None)
         placed = self.prefixes and "position_ids" in self._takes and (window is None or window >= (self.context or 0))
         self._can_share = kind == "causal" and placed and not checkpoint
         self._compiled: Any = None
+        self.shares = self._can_share
+        self.takes_positions = "position_ids" in self._takes
+        self.ends = _ends(model, self.special)
+        self.starts = Starts()
         self._memory: WeakKeyDictionary[Input, tuple[object, Before]] = WeakKeyDictionary()
         self._recomputes = checkpoint
         if checkpoint:
@@ -154,8 +162,9 @@ class LanguageSource:
 
     def to(self, device: torch.device | str) -> "LanguageSource":
         """Move the model (in place) and return the source. A quantised model stays where its loader put it."""
-        if not getattr(self.module, "is_quantized", False):
+        if not getattr(self.module, "is_quantized", False) and torch.device(device) != self.device:
             self.module.to(device)
+            self.starts = Starts()
         return self
 
     def encode(self, text: str) -> list[int]:
@@ -179,6 +188,10 @@ class LanguageSource:
                 raise CapabilityError(say("site", "must be one of `source.sites`", site))
             if not _by_source(site):
                 self._hooks.attach(site)
+        if reading.choices and self.kind != "seq2seq":
+            check_positions(self)
+        if reading.writing is not None and Capability.GENERATION not in self.capabilities:
+            raise CapabilityError(say("source", "must be able to write", f"{self.spec.ref} ({self.kind})"))
         if reading.continuations and self.kind not in ("causal", "seq2seq"):
             remedy = "Use label words of one token, or a learned verbalizer."
             got = f"{self.spec.ref} ({self.kind})"
@@ -202,12 +215,62 @@ class LanguageSource:
         """`f(I(x))` for texts, or for token ids [B, tokens]."""
         if self.module.training:
             self.module.eval()
+        if isinstance(x, Texts) and reading.writing is not None:
+            return SourceOutput(written=write(self, input(x, "input"), input, reading.writing))
+        if isinstance(x, Texts) and reading.choices:
+            return self._chosen(input(x, "input"), input, reading.choices)
         tokens = self.tokens(x, input)
         before = self.before(input)
         variants, sequence = self.assemble(tokens, input, before)
         if variants > 1:
             tokens = repeated(tokens, variants)
         return self._answer(tokens, sequence, before, input, reading, x)
+
+    def score(self, prompts: Many[str], choices: Many[Many[str]], *, memory: int = BUDGET) -> list[Tensor]:
+        """Log-probability of each choice after its prompt, in nats, summed over the choice's tokens.
+
+        Prompt and choice are tokenised together; whatever prompts or choices share is run once.
+
+        Args:
+            prompts: N texts.
+            choices: for each, the texts that may follow, with their leading space if they have one.
+            memory: bytes that the rows of one pass may take, by an estimate from above.
+
+        Returns:
+            N tensors [choices of the prompt], float64.
+
+        Raises:
+            CapabilityError: the source is not a causal model whose layers can be given keys, values and positions.
+            DataError: the numbers of prompts and choices differ, a choice has no token, or a prompt is too long.
+
+        Example:
+            source.score(["The sky is"], [[" blue", " green"]])
+        """
+        if len(prompts) != len(choices):
+            raise DataError(say("choices", f"must be a list for each of {len(prompts)} prompts", len(choices)))
+        if not prompts:
+            return []
+        check_positions(self)
+        texts = Texts({"prompt": tuple(prompts)})
+        return score(self, asked(self.tokeniser, texts, choices, 0, self.context), Input(), budget=memory)[0]
+
+    def _chosen(self, x: Texts, input: Input, choices: tuple[str, ...]) -> SourceOutput:
+        """Log-probabilities of the same choices after every prompt."""
+        if self.kind == "seq2seq":
+            ids = tuple(tuple(self.encode(c)) for c in choices)
+            said = self(x, Input(*(e for e in input if e.site != "input")), Reading(continuations=ids))
+            tokens = torch.tensor([len(c) for c in ids], device=self.device).expand(len(x), -1)
+            return SourceOutput(choices=said.continuations, choice_tokens=tokens)
+        check_positions(self)
+        prompts = asked(self.tokeniser, x, [choices] * len(x), self.room(input), self.context)
+        totals, lengths = score(self, prompts, input)
+        return SourceOutput(
+            choices=torch.stack(totals).to(self.device), choice_tokens=torch.stack(lengths).to(self.device)
+        )
+
+    def count(self, text: str) -> int:
+        """How many tokens a prompt is, special ones with it."""
+        return len(self.encode(text)) + len(self.tokeniser.before) + len(self.tokeniser.after)
 
     @torch.no_grad()
     def mixed(self, x: Batch, inputs: Many[Input], rows: Tensor, reading: Reading) -> SourceOutput:
@@ -381,6 +444,43 @@ class LanguageSource:
             body(**self._arguments(embeds, mask, 0 if prefix is None else prefix.shift))
         return record
 
+    def record_behind(self, embeds: Tensor, before: Before | None) -> dict[int, tuple[Tensor, Tensor]]:
+        """What every layer makes of one row of tokens [1, n, d] behind others."""
+        return self._record(embeds, before)
+
+    def before_text(self, input: Input) -> Before | None:
+        """What learned prompts and prefixes leave before the text.
+
+        Raises:
+            CapabilityError: the input has an edit that acts elsewhere.
+        """
+        elsewhere = [e.site for e in input if not _by_source(e.site)]
+        if elsewhere or (input.at("embedding") and self._shared(input) is None):
+            need = "must put its learned tokens before all of a causal model's text to score choices or to write"
+            raise CapabilityError(say("program", need, elsewhere or ["embedding"]))
+        return self.before(input)
+
+    def arguments_at(self, ids: Tensor, depth: Tensor, before: Before | None) -> dict[str, Any]:
+        """What the body is called with, for tokens [B, n] at positions [B, n] of their own."""
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        found = self._arguments(self.embedded(ids), mask, 0)
+        found["position_ids"] = depth + self.offset + (0 if before is None else before.shift)
+        return found
+
+    def logits_at(self, arguments: dict[str, Any], before: Before | None, places: Tensor) -> Tensor:
+        """Logits [M, vocabulary] at M places, numbered through the flattened batch."""
+        call = _Call(prefix={} if before is None else before.layers, input=None, places=places)
+        logits = self.run(call, arguments).logits
+        return logits[0] if self.gathers else logits.flatten(0, 1)[places]
+
+    def bytes_of(self, tokens: int, ahead: int) -> int:
+        """An estimate, from above, of what one row of a pass takes while it runs: one layer's work, and a mask."""
+        width = self.spec.width or 1
+        kept = 2 * self.heads * self.head_width * (ahead + 2 * tokens)
+        size = next(self.module.parameters()).element_size()
+        inner = getattr(getattr(self.module, "config", None), "intermediate_size", None) or 4 * width
+        return size * (kept + tokens * (8 * width + 3 * inner)) + tokens * (ahead + tokens) * 6
+
     def assemble(self, tokens: Tokens, input: Input, before: Before | None) -> tuple[int, Sequence]:
         """The batch's embeddings with edits applied, and how many variants of each input there are."""
         embeds = self.embedded(tokens.ids)
@@ -431,7 +531,7 @@ class LanguageSource:
         """What the body is called with."""
         found: dict[str, Any] = {"inputs_embeds": embeds, "attention_mask": mask.long(), "return_dict": True}
         if "position_ids" in self._takes:
-            found["position_ids"] = positions(mask, start) + self._offset
+            found["position_ids"] = positions(mask, start) + self.offset
         if "use_cache" in self._takes:
             found["use_cache"] = False
         return found
@@ -557,6 +657,13 @@ def language_source(
                       labels=tuple(str(names[i]) for i in range(outputs)) if names else None)  # fmt: skip
     asked = any(getattr(m, "gradient_checkpointing", False) is True for m in model.modules())
     return LanguageSource(model, tokeniser, spec, kind, pooling=pooling, blocks=blocks, checkpoint=checkpoint or asked)
+
+
+def _ends(model: Any, special: Mapping[str, int]) -> frozenset[int]:
+    """Tokens that end a text: the tokenizer's, and those that the model says."""
+    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = [said] if isinstance(said, int) else list(said or ())
+    return frozenset([*found, *([special["eos"]] if "eos" in special else [])])
 
 
 def _by_source(site: str) -> bool:
