@@ -34,9 +34,13 @@ class Inserting(Protocol):
 
 @runtime_checkable
 class Prefixing(Protocol):
-    """An edit at "kv" (all L layers) or "kv.i" (one) that adds n keys and values before those of the sequence."""
+    """An edit at "kv" (all L layers) or "kv.i" (one) that adds n keys and values before those of the sequence.
 
-    shift: bool
+    Attributes:
+        shift: where the sequence's own positions start: at n (True), at 0 (False), or at this number.
+    """
+
+    shift: bool | int
 
     @property
     def length(self) -> int:
@@ -44,11 +48,25 @@ class Prefixing(Protocol):
         ...
 
     def keys_values(self) -> Tensor:
-        """[n, layers, 2, heads, head width], as attention sees them (after rotary positions, if any).
-
-        `shift` says whether the sequence's own positions start at n.
-        """
+        """[n, layers, 2, heads, head width], as attention sees them (after rotary positions, if any)."""
         ...
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """A `Prefixing` edit whose keys count more or less than the sequence's own."""
+
+    @property
+    def log_weight(self) -> float:
+        """Logarithm of the factor on the attention weights of its keys, before they are normalised."""
+        ...
+
+
+@runtime_checkable
+class Continued(Protocol):
+    """A `Prefixing` edit that stands for text which the sequence goes on from: no start token is put between."""
+
+    continued: Literal[True]
 
 
 @runtime_checkable

@@ -106,6 +106,21 @@ class Observing(Protocol):
 
 
 @runtime_checkable
+class Calibrating(Observing, Protocol):
+    """An observing output that says itself what it is to observe.
+
+    Attributes:
+        rows: inputs of its own in place of the training split; None for the split.
+        bare: they go to the source as they are, not through I.
+        most: rows of the split at most; None for all.
+    """
+
+    rows: Texts | None
+    bare: bool
+    most: int | None
+
+
+@runtime_checkable
 class Answering(Protocol):
     """An output that reads answers off texts that the source wrote, and may find none."""
 

@@ -233,8 +233,11 @@ class TextSource(Source, Protocol):
         """The text of token ids."""
         ...
 
-    def keys_values(self, text: str) -> Tensor:
-        """What attention keeps of a text, [tokens, layers, 2, heads, head width], detached."""
+    def keys_values(self, text: str, *, start: int = 0, begin: bool = False) -> Tensor:
+        """What attention keeps of a text from position `start` on, [tokens, layers, 2, heads, head width], detached.
+
+        `begin` puts the special tokens that start a text before it.
+        """
         ...
 
     def generate(self, x: Texts, input: "Input", *, max_new_tokens: int = 32, **options: Any) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Observing, Program
+from reprogram.core.program import Calibrating, Input, Observing, Program
 from reprogram.core.source import SourceOutput
 from reprogram.fit.batches import alike, shuffled
 from reprogram.fit.compiled import compiled
@@ -203,7 +203,15 @@ class _Run:
     def _pass_for_mapping(self) -> None:
         assert self.observing is not None
         self.program.eval()
-        split = self.task.train
+        split, own = self.task.train, self.observing
+        if isinstance(own, Calibrating):
+            if own.rows is not None:
+                said = self.program.source(own.rows, Input(), self.program.output.reading) if own.bare \
+                    else self.program.outputs(own.rows)  # fmt: skip
+                own.observe(said, torch.zeros(len(own.rows), dtype=torch.int64, device=self.program.source.device))
+                return
+            if own.most is not None and own.most < len(split):
+                split = split.subset(torch.randperm(len(split))[: own.most])
         for index in alike(split, scoring_batch(self.program.source.device)):
             out = self.exact.outputs(split, index)
             self.observing.observe(out, split.labels[index].to(self.program.source.device))

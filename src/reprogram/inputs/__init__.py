@@ -2,9 +2,11 @@
 
 from reprogram.inputs.additive import Additive, around_mask, frame_mask, full_mask
 from reprogram.inputs.compose import Prompt, padded, pattern, watermarked
+from reprogram.inputs.demonstrations import Chooses, Demonstrations, Shown
 from reprogram.inputs.encoded_prompt import EncodedPrompt, Encoder
 from reprogram.inputs.entry import Entry, entry
 from reprogram.inputs.full_linear import FullLinear
+from reprogram.inputs.grouped import GroupedDemonstrations
 from reprogram.inputs.mask import SampleMask
 from reprogram.inputs.multitask_prompt import MultitaskPrompt, of_tasks
 from reprogram.inputs.opening import Opening, open_task, with_classes
@@ -20,11 +22,14 @@ from reprogram.inputs.transfer import most_similar, prompt_of, similarity, trans
 
 __all__ = [
     "Additive",
+    "Chooses",
+    "Demonstrations",
     "EncodedPrefix",
     "EncodedPrompt",
     "Encoder",
     "Entry",
     "FullLinear",
+    "GroupedDemonstrations",
     "MultitaskPrompt",
     "Opening",
     "Patch",
@@ -35,6 +40,7 @@ __all__ = [
     "PromptTokens",
     "ReplacedTokens",
     "SampleMask",
+    "Shown",
     "SoftPrompt",
     "Start",
     "Template",

@@ -10,6 +10,7 @@ from reprogram.outputs.calibrated import Calibrated, content_free
 from reprogram.outputs.choose import label_map
 from reprogram.outputs.identity import Identity
 from reprogram.outputs.label_words import Words, tokenised_words, words_of
+from reprogram.outputs.likelihood import Likelihood
 from reprogram.outputs.linear import Linear
 from reprogram.outputs.mixture import MixtureOfAnswers
 from reprogram.outputs.prototypes import NearestNeighbours, Prototypes
@@ -28,6 +29,7 @@ __all__ = [
     "FirstClasses",
     "FrequencyMap",
     "Identity",
+    "Likelihood",
     "Linear",
     "MixtureOfAnswers",
     "NamedClasses",

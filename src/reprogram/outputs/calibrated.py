@@ -29,6 +29,9 @@ class Calibrated(Output):
     Args:
         inner: an output that observes nothing itself.
         targets: T.
+        rows: what is observed in place of the training split; None for the split itself.
+        bare: `rows` go to the source as they are, not through I.
+        most: rows of the training split that are observed at most.
 
     Raises:
         ConfigError: `inner` observes, or T is below 1.
@@ -47,8 +50,11 @@ class Calibrated(Output):
     total: Tensor
     seen: Tensor
 
-    def __init__(self, inner: Output, targets: int) -> None:
+    def __init__(
+        self, inner: Output, targets: int, *, rows: Texts | None = None, bare: bool = False, most: int | None = None
+    ) -> None:
         super().__init__()
+        self.rows, self.bare, self.most = rows, bare, most
         check_sizes(targets, targets)
         if isinstance(inner, Observing):
             raise ConfigError(say("inner", "must observe nothing itself", type(inner).__name__))

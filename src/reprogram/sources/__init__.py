@@ -1,15 +1,24 @@
 """f: frozen source models, one ecosystem a file."""
 
 from reprogram.sources._wrap import wrap
+from reprogram.sources.endpoint import EndpointSource
+from reprogram.sources.endpoint_limits import BudgetError, EndpointError, Prices, Usage
+from reprogram.sources.endpoint_options import EndpointOptions
 from reprogram.sources.language import LanguageSource, language_source
 from reprogram.sources.load import install_source, load_source, source_refs
 from reprogram.sources.module import ModuleSource
 from reprogram.sources.transformers_load import TextOptions, wrap_transformers
 
 __all__ = [
+    "BudgetError",
+    "EndpointError",
+    "EndpointOptions",
+    "EndpointSource",
     "LanguageSource",
     "ModuleSource",
+    "Prices",
     "TextOptions",
+    "Usage",
     "install_source",
     "language_source",
     "load_source",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, say
-from reprogram.core.inserting import Prefixing
+from reprogram.core.inserting import Prefixing, Weighted
 from reprogram.core.program import Input
 from reprogram.sources.transformers_attention import LayerPrefix
 
@@ -53,10 +53,12 @@ def prefixes_of(input: Input, shape: tuple[int, int, int], ref: str) -> Before |
         if tuple(given.shape[1:]) != (len(numbers), 2, *shape[1:]):
             need = f"must be [n, {len(numbers)}, 2, {shape[1]}, {shape[2]}] for {ref}"
             raise CapabilityError(say("prefix", need, tuple(given.shape)))
+        weight = edit.log_weight if isinstance(edit, Weighted) else 0.0
         for i, layer in zip(numbers, given.permute(1, 2, 3, 0, 4), strict=True):  # [layers, 2, heads, n, width]
-            layers[i] = _behind(layers.get(i), layer[0][None], layer[1][None])
+            layers[i] = _weighed(_behind(layers.get(i), layer[0][None], layer[1][None]), len(given), weight)
         length = max(length, len(given))
-        shift += len(given) if edit.shift and (edit.site == "kv" or not shift) else 0
+        moved = len(given) if edit.shift is True else int(edit.shift)
+        shift += moved if edit.site == "kv" or not shift else 0
     return Before(layers, length, shift) if layers else None
 
 
@@ -78,9 +80,19 @@ def stacked(record: Record, layers: int) -> Tensor:
 def _behind(old: LayerPrefix | None, keys: Tensor, values: Tensor) -> LayerPrefix:
     if old is None:
         return LayerPrefix(keys, values)
+    bias = None if old.bias is None else torch.cat([old.bias, old.bias.new_zeros(keys.shape[2])])
     return LayerPrefix(
-        torch.cat([old.keys.to(keys.dtype), keys], 2), torch.cat([old.values.to(values.dtype), values], 2)
+        torch.cat([old.keys.to(keys.dtype), keys], 2), torch.cat([old.values.to(values.dtype), values], 2), None, bias
     )
+
+
+def _weighed(layer: LayerPrefix, n: int, log_weight: float) -> LayerPrefix:
+    """The last n keys with something added to their attention scores."""
+    if log_weight == 0:
+        return layer
+    bias = layer.keys.new_zeros(layer.keys.shape[2]) if layer.bias is None else layer.bias.clone()
+    bias[-n:] = log_weight
+    return LayerPrefix(layer.keys, layer.values, layer.mask, bias)
 
 
 def gathered(parts: Sequence[Before], rows: Tensor) -> Before:

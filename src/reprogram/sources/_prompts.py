@@ -28,7 +28,13 @@ class Asked:
 
 
 def asked(
-    tokeniser: Tokeniser, texts: Texts, choices: Sequence[Sequence[str]], room: int, context: int | None
+    tokeniser: Tokeniser,
+    texts: Texts,
+    choices: Sequence[Sequence[str]],
+    room: int,
+    context: int | None,
+    *,
+    begin: bool = True,
 ) -> list[Asked]:
     """Prompts and their choices as token ids.
 
@@ -42,6 +48,7 @@ def asked(
         choices: for each prompt; empty for prompts that are gone on from.
         room: tokens that must stay free, for a learned prompt and what is to be written.
         context: the source's limit; None for none.
+        begin: put the special tokens that start a text before each.
 
     Raises:
         DataError: a choice without tokens, or a prompt that is too long though all that came from the data was cut.
@@ -55,7 +62,7 @@ def asked(
     found: list[Asked] = []
     for row, ((text, chat), ids, several) in enumerate(zip(rendered, starts, choices, strict=True)):
         mine = [next(wholes) for _ in several]
-        lead = () if chat else _lead(tokeniser, bool(ids))
+        lead = () if chat or not begin else _lead(tokeniser, bool(ids))
         base = min((_alike(ids, whole) for whole in mine), default=len(ids))
         if base + len(lead) == 0:
             raise DataError(say("prompt", "must have a token, or the source one that starts a text", text))

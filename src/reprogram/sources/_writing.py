@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, DataError, say
+from reprogram.core.inserting import Continued
 from reprogram.core.program import Input
 from reprogram.core.texts import Texts
 from reprogram.core.writing import Finish, Writing, Written
@@ -62,7 +63,8 @@ def write(source: "LanguageSource", x: Texts, input: Input, writing: Writing) ->
     room = source.room(input) + writing.tokens
     if source.context is not None and room >= source.context:
         raise DataError(say("writing.tokens", f"must leave room in the source's {source.context} tokens", room))
-    prompts = asked(source.tokeniser, x, [()] * len(x), room, source.context)
+    begin = not any(isinstance(e, Continued) for e in input)
+    prompts = asked(source.tokeniser, x, [()] * len(x), room, source.context, begin=begin)
     same: dict[tuple[int, ...], list[int]] = {}  # equal prompts have equal texts
     for number, one in enumerate(prompts):
         same.setdefault(one.ids, []).append(number)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from reprogram.core.errors import CapabilityError, DataError, SourceError, say
-from reprogram.core.inserting import Inserting, Prefixing
+from reprogram.core.inserting import Continued, Inserting, Prefixing
 from reprogram.core.program import Input
 from reprogram.core.slot import Slot
 from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
@@ -262,7 +262,8 @@ class LanguageSource:
             tokens = torch.tensor([len(c) for c in ids], device=self.device).expand(len(x), -1)
             return SourceOutput(choices=said.continuations, choice_tokens=tokens)
         check_positions(self)
-        prompts = asked(self.tokeniser, x, [choices] * len(x), self.room(input), self.context)
+        begin = not any(isinstance(e, Continued) for e in input)
+        prompts = asked(self.tokeniser, x, [choices] * len(x), self.room(input), self.context, begin=begin)
         totals, lengths = score(self, prompts, input)
         return SourceOutput(
             choices=torch.stack(totals).to(self.device), choice_tokens=torch.stack(lengths).to(self.device)
@@ -330,13 +331,22 @@ class LanguageSource:
         return stacked({i: (layer.keys, layer.values) for i, layer in before.layers.items()}, self.blocks)
 
     @torch.no_grad()
-    def keys_values(self, text: str) -> Tensor:
-        """What attention keeps of a text, [tokens, layers, 2, heads, head width]."""
-        ids = self.encode(text)
+    def keys_values(self, text: str, *, start: int = 0, begin: bool = False) -> Tensor:
+        """What attention keeps of a text, [tokens, layers, 2, heads, head width].
+
+        Args:
+            text: any.
+            start: position of its first token.
+            begin: put the special tokens that start a text before it.
+
+        Raises:
+            DataError: it has no token.
+        """
+        ids = [*(self.tokeniser.before if begin else ()), *self.encode(text)]
         if not ids:
             raise DataError(say("text", "must have at least one token", text))
         table = self.embedded(torch.tensor([ids], device=self.device))
-        return stacked(self._record(table, None), self.blocks)
+        return stacked(self._record(table, None, start), self.blocks)
 
     def generate(self, x: Texts, input: Input, *, max_new_tokens: int = 32, **options: Any) -> tuple[str, ...]:
         """What the model writes after each prompt; the learned prompt is in the cache before the first token.
@@ -403,8 +413,9 @@ class LanguageSource:
     def room(self, input: Input) -> int:
         """Tokens of the context that edits take."""
         prompts = [e for e in input.at("embedding") if isinstance(e, Inserting) and e.where != "slots"]
-        prefixes = [e for e in input if e.site.startswith("kv") and isinstance(e, Prefixing) and e.shift]
-        return sum(e.length for e in prompts) + max((e.length for e in prefixes), default=0)
+        prefixes = [e for e in input if e.site.startswith("kv") and isinstance(e, Prefixing)]
+        moved = [e.length if e.shift is True else int(e.shift) for e in prefixes]
+        return sum(e.length for e in prompts) + max(moved, default=0)
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Token ids [B, tokens] as vectors [B, tokens, d]."""
@@ -432,7 +443,7 @@ class LanguageSource:
         made = self._record(table[None].to(self.embeddings.dtype), prefix)
         return behind(prefix, made, len(table))
 
-    def _record(self, embeds: Tensor, prefix: Before | None) -> dict[int, tuple[Tensor, Tensor]]:
+    def _record(self, embeds: Tensor, prefix: Before | None, start: int = 0) -> dict[int, tuple[Tensor, Tensor]]:
         """Run tokens alone and keep what every layer made of them."""
         record: dict[int, tuple[Tensor, Tensor]] = {}
         layers = {} if prefix is None else prefix.layers
@@ -441,7 +452,7 @@ class LanguageSource:
         model: Any = self.module
         body = model.get_encoder() if self.kind == "seq2seq" else self._body
         with self._slot.bind(call):
-            body(**self._arguments(embeds, mask, 0 if prefix is None else prefix.shift))
+            body(**self._arguments(embeds, mask, start if prefix is None else prefix.shift))
         return record
 
     def record_behind(self, embeds: Tensor, before: Before | None) -> dict[int, tuple[Tensor, Tensor]]:

@@ -28,11 +28,13 @@ class LayerPrefix:
         keys: [R, heads, n, width], R = 1 for all rows alike, or B.
         values: the same.
         mask: [R, n], False where a shorter prefix is padded; None if there is no such place.
+        bias: [n], added to the attention scores of these keys; None for nothing.
     """
 
     keys: Tensor
     values: Tensor
     mask: Tensor | None = None
+    bias: Tensor | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -104,15 +106,18 @@ def _extended_mask(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if mask is None and (not causal or rows == 1):
-        if before.mask is None:
+        if before.mask is None and before.bias is None:
             return None
-        mask = before.mask.new_ones(1, 1, 1, columns)
+        mask = torch.ones(1, 1, rows, columns, dtype=torch.bool, device=query.device)
     elif mask is None:
         mask = torch.ones(rows, columns, dtype=torch.bool, device=query.device).tril()[None, None]
     sees = torch.ones(1, 1, 1, n, dtype=torch.bool, device=query.device) if before.mask is None \
         else before.mask[:, None, None, :]  # fmt: skip
     size = max(len(mask), len(sees))
+    if before.bias is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
     if mask.dtype != torch.bool:  # additive
         sees = torch.zeros_like(sees, dtype=mask.dtype).masked_fill_(~sees, torch.finfo(mask.dtype).min)
+        sees = sees if before.bias is None else sees + before.bias.to(mask.dtype)
     sees = sees.expand(size, mask.shape[1], mask.shape[2], n)
     return torch.cat([sees, mask.expand(size, -1, -1, -1)], dim=-1)

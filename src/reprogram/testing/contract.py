@@ -15,6 +15,7 @@ from reprogram.core.errors import ConfigError
 from reprogram.core.method import Method, Recipe
 from reprogram.core.program import Program
 from reprogram.core.source import Source, local_module
+from reprogram.core.taxonomy import Configuration
 from reprogram.fit import FitOptions, fit
 from reprogram.store import read, restore, save
 from reprogram.tasks import Task
@@ -60,6 +61,8 @@ def _check_card(method: Method, program: Program) -> None:
         program.origin is not None and program.origin.method == method.name, "must set Program.origin to its own name"
     )
     _must(isinstance(program.origin and program.origin.recipe, Recipe), "must have a recipe")
+    fixed = method.taxonomy.configuration == {Configuration.FIXED}
+    _must(not fixed or not any(p.requires_grad for p in program.input.parameters()), "must learn nothing in I, as its card says")
     _must(bool(method.paper.title and method.paper.authors and method.summary), "must cite a paper and say what it is")
 
 
@@ -94,7 +97,8 @@ def _check_file(method: Method, program: Program, source: Source, task: Task, se
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.safetensors"
         save(program, path)
-        again = build(method, source, task.spec, seed=1, **settings)
+        known = task.spec if program.origin is None else program.origin.task  # with the examples that were chosen
+        again = build(method, source, known, seed=1, **settings)
         restore(again, read(path))
     _must(torch.equal(again.predict(x).scores, before), "must predict the same after saving and loading")
 
