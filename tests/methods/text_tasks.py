@@ -60,6 +60,8 @@ def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, objec
     """A source, a task and settings for the contract test; None for the contract's own."""
     if method.name.startswith("vpt"):
         return vision_transformer(), tiny_task(), {"tokens": 4}
+    if method.name in ("few_shot", "structured_prompting"):
+        return tiny_text_source("gpt2"), opinions(), {"shots": 2}
     if Capability.TOKEN_INSERTION in method.needs:
         kind = "bert" if method.name == "ptr" else "gpt2"
         return tiny_text_source(kind), opinions(), {"tokens": 6}

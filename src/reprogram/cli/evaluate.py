@@ -43,6 +43,10 @@ def evaluate(
 
 
 def _shown(metrics: "Metrics", facts: dict[str, Any]) -> dict[str, object]:
+    if metrics.answers is not None and metrics.confusion is None:
+        low, high = facts["interval"]
+        return {"exact answers": f"{percent(metrics.accuracy)}  (95 % interval {percent(low)} to {percent(high)})",
+                "unparsable": percent(facts["unparsable"])}  # fmt: skip
     if metrics.confusion is None:
         return {"tokens predicted": percent(metrics.accuracy), "loss": f"{metrics.loss:.4f} nats a token",
                 "perplexity": f"{metrics.perplexity:.3f}"}  # fmt: skip
@@ -53,6 +57,7 @@ def _shown(metrics: "Metrics", facts: dict[str, Any]) -> dict[str, object]:
         "macro F1": percent(metrics.macro_f1),
         "loss": f"{metrics.loss:.4f}",
         "majority class": percent(facts["majority"]),
+        "unparsable": None if metrics.unparsable is None else percent(metrics.unparsable),
     }
 
 
@@ -69,14 +74,16 @@ def _score(program: "Program", task: "Task", split: str, batch_size: int) -> "Me
         raise DataError(words(f"{task.name}.{split}", "must have examples", 0))
     if len(found) == 1:
         return found[0]
-    if found[0].confusion is None:
-        raise DataError(words("split", "must be one of train, val and test for generation", split))
+    if found[0].confusion is None or found[0].answers is not None:
+        raise DataError(words("split", "must be one of train, val and test for a program that writes", split))
     seconds = sum(m.seconds for m in found)
     return measure(torch.cat([m.scores for m in found]), torch.cat([s.labels for s in chosen]), seconds)
 
 
 def _facts(metrics: "Metrics") -> dict[str, Any]:
     found = {"inputs": len(metrics), **metrics.brief(), "seconds": round(metrics.seconds, 3)}
+    if metrics.answers is not None and metrics.confusion is None:
+        return found | {"interval": list(metrics.interval())}
     if metrics.confusion is None:
         return found
     majority = float(metrics.confusion.sum(1).max()) / max(1, len(metrics))

@@ -38,7 +38,8 @@ def methods(
     if json:
         emit([_facts(card) for card in found])
     else:
-        tell(grid(["method", "year", "summary"], ([m.name, m.paper.year, m.summary] for m in found)))
+        heads = ["method", "year", "taxonomy", "summary"]
+        tell(grid(heads, ([m.name, m.paper.year, m.taxonomy, m.summary] for m in found)))
 
 
 def _one(card: "Method") -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from reprogram.core.program import Program
 
 Row = dict[str, Any]
+NONE = "(no answer)"
+"""Stands where no answer could be read off what the source wrote."""
 
 
 def predict(
@@ -93,9 +95,11 @@ class _Work:
         """The same for texts, tables and stdin."""
         from reprogram.cli._texts import rows_from
         from reprogram.core.errors import ConfigError, say
+        from reprogram.core.program import Answering
 
         task = self.program.origin.task if self.program.origin else None
-        if task is None or task.generates:
+        answering = isinstance(self.program.output, Answering)
+        if task is None or (task.generates and not answering):
             got = task.name if task else "a program for no task"
             raise ConfigError(say("program", "must have classes to predict", got, "Use `reprogram generate`."))
         columns = task.sample.columns or ("text",)
@@ -133,6 +137,9 @@ class _Work:
 
     def _classified(self, called: list[str], inputs: "Tensor | list[dict[str, str]]") -> list[Row]:
         answers = self.program.predict(inputs, batch_size=len(called))
+        if answers.answers is not None:
+            said = [(a.value, a.share) if a.value is not None else (NONE, 0.0) for a in answers.answers]
+            return [{"file": path, "top": [one]} for path, one in zip(called, said, strict=True)]
         best = answers.probabilities.topk(min(self.top, answers.scores.shape[1]), dim=1)
         names = answers.classes or tuple(map(str, range(answers.scores.shape[1])))
         return [

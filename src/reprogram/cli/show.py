@@ -27,6 +27,11 @@ def show(
             "one: a hint, not a translation."
         ),
     ] = 0,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="Of a program that shows examples: the text that is asked about, "
+                     "a column after the other; by default the names of the columns."),
+    ] = None,
     source: SourceRef = None,
     force: Force = False,
     device: Device = None,
@@ -34,7 +39,8 @@ def show(
 ) -> None:  # fmt: skip
     """Show what is in a program file.
 
-    Its source is not needed, and nothing is run, unless --nearest asks for it.
+    Its source is needed only for --nearest, and for programs that show examples in a prompt, whose prompt is printed
+    as the model reads it, with its tokens counted. No model is run for that.
 
     Example: `reprogram show my.safetensors`
     """
@@ -43,20 +49,60 @@ def show(
     card = read(program).card
     size = program.stat().st_size
     near = _nearest(program, nearest, source, force, device) if nearest else None
+    prompt = _prompt(program, text, source, force, device) if text or (card.task and card.task.context) else None
     if json:
         found = {"file": str(program), "bytes": size, **card.model_dump(mode="json")}
-        emit(found if near is None else found | {"nearest": near})
+        emit(found | {name: part for name, part in (("nearest", near), ("prompt", prompt)) if part is not None})
         return
     tell(pairs(_facts(card) | {"file": f"{program}, {size:,} bytes"}))
     for title, facts in (("Results", _metrics(card)), ("Settings", flat(card.config))):
         if facts:
             tell(f"\n{title}")
             tell(pairs({f"  {k}": v for k, v in facts.items()}))
+    if prompt is not None:
+        _tell_prompt(prompt)
     if near is not None:
         tell("\nNearest tokens, with the cosine (a hint, not a translation)")
         tell(grid(["token", "nearest"], [(number, _hints(row)) for number, row in enumerate(near)]))
     if card.citation:
         tell(f"\nCite\n{card.citation}")
+
+
+def _prompt(
+    path: Path, text: list[str] | None, source: str | None, force: bool, device: str | None
+) -> dict[str, Any] | None:
+    """The prompt of one text as the model reads it, its tokens, and the examples in it."""
+    from reprogram.core.errors import ConfigError, say
+    from reprogram.core.source import PromptSource
+    from reprogram.core.texts import Texts
+    from reprogram.inputs import Demonstrations
+
+    loaded = open_program(path, source, force=force, device=device)
+    task = loaded.origin.task if loaded.origin else None
+    shown = next((e for e in loaded.input if isinstance(e, Demonstrations)), None)
+    columns = task.sample.columns if task is not None and task.sample.columns else ("text",)
+    if text is not None and len(text) != len(columns):
+        raise ConfigError(say("text", f"must be given once for each of {list(columns)}", text))
+    row = dict(zip(columns, text or [f"<{name}>" for name in columns], strict=True))
+    reader = loaded.source
+    if not isinstance(reader, PromptSource) or (shown is None and not text):
+        return None
+    if shown is not None:
+        made = shown.show(row)
+        prompt, examples, dropped = made.prompt, list(made.examples), list(made.dropped)
+    else:
+        batch = loaded.input(Texts({name: (value,) for name, value in row.items()}), "input")
+        prompt, examples, dropped = batch.prompts[0], None, None
+    return {"text": reader.rendered(prompt), "tokens": reader.count(prompt), "context": reader.context,
+            "examples": examples, "dropped": dropped}  # fmt: skip
+
+
+def _tell_prompt(prompt: dict[str, Any]) -> None:
+    most = f" of {prompt['context']:,}" if prompt["context"] else ""
+    shown = "" if prompt["examples"] is None else f", {len(prompt['examples'])} examples"
+    left = f", {len(prompt['dropped'])} left out for want of room" if prompt["dropped"] else ""
+    tell(f"\nPrompt, as the model reads it: {prompt['tokens']:,}{most} tokens{shown}{left}")
+    tell(prompt["text"])
 
 
 def _nearest(path: Path, k: int, source: str | None, force: bool, device: str | None) -> list[list[dict[str, Any]]]:
@@ -120,5 +166,6 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = "null" if value is None else str(value)
+            shown = repr(value) if isinstance(value, str) and not value.isprintable() else str(value)
+            found[prefix + name] = "null" if value is None else shown
     return found

@@ -261,6 +261,10 @@ class PromptSource(Source, Protocol):
         """How many tokens a prompt is; an estimate from above where the tokenizer is not known."""
         ...
 
+    def rendered(self, prompt: str) -> str:
+        """A prompt as the model reads it: a chat in the model's own form, or as turns where that is not known."""
+        ...
+
 
 def prompt_source(source: Source) -> PromptSource:
     """The source, if it goes on writing after prompts.

@@ -119,6 +119,16 @@ class Answer:
     unparsable: int = 0
 
 
+def readable(prompt: str) -> str:
+    r"""A prompt with its marks in words, for people.
+
+    >>> readable(USER + "Which mark?" + PICTURE + ASSISTANT)
+    '[user] Which mark?[picture]\n[assistant] '
+    """
+    said = "\n".join(f"[{role}] {text}" if role else text for role, text in turns(prompt))
+    return said.replace(PICTURE, "[picture]")
+
+
 def turns(prompt: str) -> list[tuple[str, str]]:
     r"""The turns of a chat prompt: (role, text); a plain prompt is one turn with the role "".
 

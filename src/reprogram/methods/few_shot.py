@@ -161,7 +161,8 @@ def _likelihood(source: PromptSource, task: TaskSpec, config: Config, shown: Dem
         rows = domain_rows(task.context, shown.columns)
     elif config.calibration == "pmi":
         rows, bare = Texts({"prompt": (shown.template.lead.strip() or ":",)}), True
-    return Calibrated(likely, len(task.classes), rows=rows, bare=bare, most=config.observe)
+    floor = 1e-300 if bare else 1e-6  # one text's own scores are taken as they are, a mean of many is not that sure
+    return Calibrated(likely, len(task.classes), rows=rows, bare=bare, most=config.observe, floor=floor)
 
 
 def domain_rows(examples: Sequence[Example], columns: Sequence[str], count: int = 20, seed: int = 0) -> Texts:

@@ -15,8 +15,6 @@ from reprogram.core.texts import Texts
 from reprogram.outputs._checks import check_sizes, not_finite
 from reprogram.outputs._tally import over_ranks, take_back
 
-_TINY = 1e-6  # no class's mean probability is taken for less, so that a class never predicted cannot win by that alone
-
 
 @final
 class Calibrated(Output):
@@ -32,6 +30,8 @@ class Calibrated(Output):
         rows: what is observed in place of the training split; None for the split itself.
         bare: `rows` go to the source as they are, not through I.
         most: rows of the training split that are observed at most.
+        floor: no class's mean probability is taken for less, so that a class that is never predicted cannot win by
+            that alone.
 
     Raises:
         ConfigError: `inner` observes, or T is below 1.
@@ -51,10 +51,17 @@ class Calibrated(Output):
     seen: Tensor
 
     def __init__(
-        self, inner: Output, targets: int, *, rows: Texts | None = None, bare: bool = False, most: int | None = None
+        self,
+        inner: Output,
+        targets: int,
+        *,
+        rows: Texts | None = None,
+        bare: bool = False,
+        most: int | None = None,
+        floor: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.rows, self.bare, self.most = rows, bare, most
+        self.rows, self.bare, self.most, self.floor = rows, bare, most, floor
         check_sizes(targets, targets)
         if isinstance(inner, Observing):
             raise ConfigError(say("inner", "must observe nothing itself", type(inner).__name__))
@@ -91,7 +98,7 @@ class Calibrated(Output):
         """Make the prior anew, from all ranks. Where nothing was observed at all, it stays as it is."""
         total, seen = over_ranks(self.total), over_ranks(self.seen)
         if bool(seen):
-            self.prior.copy_((total / seen).clamp_min(_TINY).log())
+            self.prior.copy_((total / seen).clamp_min(self.floor).log())
 
     def forget(self) -> None:
         """Start the mean anew; the prior stays."""

@@ -55,12 +55,12 @@ def asked(
         CapabilityError: a prompt with an answer's place before its end, with pictures, or a chat for a tokenizer
             that has no template for it.
     """
-    rendered = [_rendered(tokeniser, prompt) for prompt in texts.prompts]
-    starts = tokeniser.tokenizer([text for text, _ in rendered], add_special_tokens=False, verbose=False)["input_ids"]
-    joined = [text + choice for (text, _), several in zip(rendered, choices, strict=True) for choice in several]
+    read = [rendered(tokeniser, prompt) for prompt in texts.prompts]
+    starts = tokeniser.tokenizer([text for text, _ in read], add_special_tokens=False, verbose=False)["input_ids"]
+    joined = [text + choice for (text, _), several in zip(read, choices, strict=True) for choice in several]
     wholes = iter(tokeniser.tokenizer(joined, add_special_tokens=False, verbose=False)["input_ids"] if joined else [])
     found: list[Asked] = []
-    for row, ((text, chat), ids, several) in enumerate(zip(rendered, starts, choices, strict=True)):
+    for row, ((text, chat), ids, several) in enumerate(zip(read, starts, choices, strict=True)):
         mine = [next(wholes) for _ in several]
         lead = () if chat or not begin else _lead(tokeniser, bool(ids))
         base = min((_alike(ids, whole) for whole in mine), default=len(ids))
@@ -79,7 +79,7 @@ def asked(
     return found
 
 
-def _rendered(tokeniser: Tokeniser, prompt: str) -> tuple[str, bool]:
+def rendered(tokeniser: Tokeniser, prompt: str) -> tuple[str, bool]:
     """What the model reads, and whether its special tokens are in it already."""
     if PICTURE in prompt:
         raise CapabilityError(say("source", "must take pictures for a prompt with pictures", "a source of text"))

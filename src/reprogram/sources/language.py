@@ -45,7 +45,7 @@ from reprogram.sources._describe import (
     shape_of,
 )
 from reprogram.sources._frozen import EditSites, checkpoint_blocks, fingerprint, freeze, longest_list
-from reprogram.sources._prompts import asked
+from reprogram.sources._prompts import asked, rendered
 from reprogram.sources._quantised import keep_gradients
 from reprogram.sources._rows import as_texts, joined_rows, repeated
 from reprogram.sources._scoring import BUDGET, check_positions, score
@@ -271,7 +271,12 @@ class LanguageSource:
 
     def count(self, text: str) -> int:
         """How many tokens a prompt is, special ones with it."""
-        return len(self.encode(text)) + len(self.tokeniser.before) + len(self.tokeniser.after)
+        whole, chat = rendered(self.tokeniser, text)
+        return len(self.encode(whole)) + (0 if chat else len(self.tokeniser.before) + len(self.tokeniser.after))
+
+    def rendered(self, prompt: str) -> str:
+        """A prompt as the model reads it, a chat in the tokenizer's own form."""
+        return rendered(self.tokeniser, prompt)[0]
 
     @torch.no_grad()
     def mixed(self, x: Batch, inputs: Many[Input], rows: Tensor, reading: Reading) -> SourceOutput:

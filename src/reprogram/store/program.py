@@ -164,6 +164,8 @@ def restore(program: Program, stored: StoredProgram) -> None:
 def check_source(stored: StoredProgram, source: Source, force: bool = False) -> None:
     """Make sure that a source is the one a program was made for: same weights, same inputs and outputs.
 
+    A program of fixed prompts in which nothing was learned or fitted fits any source of its kind; that is logged.
+
     Args:
         stored: the file.
         source: the one at hand.
@@ -178,12 +180,23 @@ def check_source(stored: StoredProgram, source: Source, force: bool = False) -> 
     ]
     if not fields:
         return
+    if _fits_any(stored.card):
+        _log.info("%s was made on %s and runs on %s: nothing in it depends on the source.", stored.path, wanted.ref,
+                  got.ref)  # fmt: skip
+        return
     requirement = f"must be the one that {stored.path} was made for, {_short(wanted, fields)}"
     remedy = f"Load {wanted.ref}, or use this source all the same with --force (force=True)."
     msg = say("source", requirement, _short(got, fields), remedy)
     if not force:
         raise FingerprintError(msg)
     _log.warning("%s Forced: its results may mean nothing.", msg)
+
+
+def _fits_any(card: ProgramCard) -> bool:
+    """Texts are put around texts, and nothing else: no number of the file came from the source."""
+    fixed = card.taxonomy.get("configuration") == ["fixed"] and card.taxonomy.get("location") == ["input"]
+    text = card.task is not None and card.task.modality == "text"
+    return fixed and text and not card.parameters.allocated and not card.parameters.fitted
 
 
 def _short(card: SourceCard, fields: Sequence[str]) -> str:

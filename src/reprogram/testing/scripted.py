@@ -19,7 +19,7 @@ from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
 from reprogram.core.texts import Batch, Texts
-from reprogram.core.writing import Writing, Written
+from reprogram.core.writing import Writing, Written, readable
 from reprogram.sources._rows import as_texts
 
 Reply = str | Callable[[re.Match[str], int], str]
@@ -71,6 +71,10 @@ class PromptFake:
     def count(self, text: str) -> int:
         """Bytes of a text."""
         return len(text.encode("utf-8", "surrogatepass"))
+
+    def rendered(self, prompt: str) -> str:
+        """With its marks in words."""
+        return readable(prompt)
 
     def fingerprint(self) -> str:
         """Hash of what it says."""
