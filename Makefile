@@ -43,6 +43,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(MODELS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks
 
 docs: $(STAMP)

@@ -62,6 +62,9 @@ def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, objec
         return vision_transformer(), tiny_task(), {"tokens": 4}
     if method.name in ("few_shot", "structured_prompting"):
         return tiny_text_source("gpt2"), opinions(), {"shots": 2}
+    if method.name in ("cupl", "zpe"):
+        given = {"bad": ["awful and dull", "poor"], "funny": "a big odd story", "good": ["fine", "great"]}
+        return tiny_text_source("bert_encoder"), opinions(), {"descriptions": given} if method.name == "cupl" else {}
     if Capability.TOKEN_INSERTION in method.needs:
         kind = "bert" if method.name == "ptr" else "gpt2"
         return tiny_text_source(kind), opinions(), {"tokens": 6}

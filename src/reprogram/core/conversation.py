@@ -5,18 +5,15 @@ with. `converse` runs the conversations of a batch side by side, so that a round
 source, and holds each to its budget.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+from typing import Protocol, final, runtime_checkable
 
 from torch import Tensor
 
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.texts import Texts
 from reprogram.core.writing import Step, Writing, Written
-
-if TYPE_CHECKING:
-    from reprogram.core.source import Source
 
 Pictures = tuple[Tensor, ...]
 
@@ -54,6 +51,9 @@ class Budget:
         if self.calls < 1 or self.tokens < 1:
             raise ConfigError(say("budget", "must allow a call and a token at least", (self.calls, self.tokens)))
 
+
+Answered = tuple[tuple[Written, ...], ...]
+"""For each prompt, the texts that the source wrote."""
 
 Talk = Generator[Ask, Written, Written]
 
@@ -107,14 +107,14 @@ class _Running:
         self.end = replace(end, tokens=self.tokens, steps=tuple(self.steps))
 
 
-def converse(source: "Source", x: Texts, edit: Conversing) -> tuple[tuple[Written, ...], ...]:
+def converse(ask: Callable[[Texts, Writing], Answered], x: Texts, edit: Conversing) -> Answered:
     """What every row's conversation ends with; one text a row.
 
-    Questions of a round that are to be answered alike go to the source together.
+    Args:
+        ask: lets the source go on after prompts. Questions of a round that are to be answered alike go together.
+        x: the inputs.
+        edit: with the conversation.
     """
-    from reprogram.core.program import Input
-    from reprogram.core.source import Reading
-
     shown: Sequence[Pictures] = x.pictures if x.pictures is not None else [()] * len(x)
     running = [_Running(edit.talk(x.row(i), shown[i]), edit.budget) for i in range(len(x))]
     while any(r.ask is not None for r in running):
@@ -124,10 +124,8 @@ def converse(source: "Source", x: Texts, edit: Conversing) -> tuple[tuple[Writte
                 groups.setdefault(one.ask.writing, []).append(one)
         for writing, members in groups.items():
             asks = [one.ask for one in members if one.ask is not None]
-            pictures = tuple(ask.pictures for ask in asks) if any(ask.pictures for ask in asks) else None
-            batch = Texts({"prompt": tuple(ask.prompt for ask in asks)}, pictures=pictures)
-            said = source(batch, Input(), Reading(writing=writing)).written
-            assert said is not None
-            for one, texts in zip(members, said, strict=True):
+            pictures = tuple(a.pictures for a in asks) if any(a.pictures for a in asks) else None
+            batch = Texts({"prompt": tuple(a.prompt for a in asks)}, pictures=pictures)
+            for one, texts in zip(members, ask(batch, writing), strict=True):
                 one.hear(texts[0])
     return tuple((one.end,) for one in running if one.end is not None)

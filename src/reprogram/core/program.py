@@ -18,7 +18,7 @@ from reprogram.core.result import Parameters, Predictions
 from reprogram.core.source import Capability, Reading, Source, SourceOutput, text_source
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.core.texts import Batch, Texts, Tokens
-from reprogram.core.writing import Answer
+from reprogram.core.writing import Answer, Writing, Written
 
 
 class Edit(nn.Module):
@@ -184,7 +184,13 @@ class Program(nn.Module):
             return self.source(x, self.input, self.output.reading)
         if len(talks) > 1 or not isinstance(x, Texts):
             raise CapabilityError(say("program", "must have one conversation, about texts", len(talks)))
-        return SourceOutput(written=converse(self.source, x, talks[0]))
+        return SourceOutput(written=converse(self._asked, x, talks[0]))
+
+    def _asked(self, prompts: Texts, writing: Writing) -> tuple[tuple[Written, ...], ...]:
+        said = self.source(prompts, Input(), Reading(writing=writing)).written
+        if said is None:
+            raise CapabilityError(say("source", "must write after prompts", self.source.spec.ref))
+        return said
 
     @property
     def taxonomy(self) -> Taxonomy:

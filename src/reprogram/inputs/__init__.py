@@ -2,7 +2,7 @@
 
 from reprogram.inputs.additive import Additive, around_mask, frame_mask, full_mask
 from reprogram.inputs.compose import Prompt, padded, pattern, watermarked
-from reprogram.inputs.demonstrations import Chooses, Demonstrations, Shown
+from reprogram.inputs.demonstrations import Demonstrations, Shown
 from reprogram.inputs.encoded_prompt import EncodedPrompt, Encoder
 from reprogram.inputs.entry import Entry, entry
 from reprogram.inputs.full_linear import FullLinear
@@ -15,6 +15,19 @@ from reprogram.inputs.place import Place
 from reprogram.inputs.prefix import EncodedPrefix, Prefix
 from reprogram.inputs.prompt_mixture import PromptMixture
 from reprogram.inputs.prompt_tokens import PromptTokens, ReplacedTokens, patch_size, uniform_start
+from reprogram.inputs.selection import (
+    Order,
+    arrange,
+    balanced_choice,
+    dpp,
+    nearest,
+    random_choice,
+    twins,
+    vote_k,
+    within,
+)
+from reprogram.inputs.selection_bm25 import bm25
+from reprogram.inputs.selection_query import FixedSelector, Selector, VectorSelector, WordSelector
 from reprogram.inputs.soft_prompt import SoftPrompt
 from reprogram.inputs.starts import Start, instruction, prefix_start, prompt_start
 from reprogram.inputs.template import Template, default_layout, woven_layout
@@ -22,16 +35,17 @@ from reprogram.inputs.transfer import most_similar, prompt_of, similarity, trans
 
 __all__ = [
     "Additive",
-    "Chooses",
     "Demonstrations",
     "EncodedPrefix",
     "EncodedPrompt",
     "Encoder",
     "Entry",
+    "FixedSelector",
     "FullLinear",
     "GroupedDemonstrations",
     "MultitaskPrompt",
     "Opening",
+    "Order",
     "Patch",
     "Place",
     "Prefix",
@@ -40,17 +54,25 @@ __all__ = [
     "PromptTokens",
     "ReplacedTokens",
     "SampleMask",
+    "Selector",
     "Shown",
     "SoftPrompt",
     "Start",
     "Template",
+    "VectorSelector",
+    "WordSelector",
     "around_mask",
+    "arrange",
+    "balanced_choice",
+    "bm25",
     "default_layout",
+    "dpp",
     "entry",
     "frame_mask",
     "full_mask",
     "instruction",
     "most_similar",
+    "nearest",
     "of_tasks",
     "open_task",
     "padded",
@@ -59,10 +81,14 @@ __all__ = [
     "prefix_start",
     "prompt_of",
     "prompt_start",
+    "random_choice",
     "similarity",
     "transfer",
+    "twins",
     "uniform_start",
+    "vote_k",
     "watermarked",
     "with_classes",
+    "within",
     "woven_layout",
 ]

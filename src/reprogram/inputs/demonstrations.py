@@ -6,7 +6,7 @@ Brown et al., "Language Models are Few-Shot Learners", 2020, arXiv:2005.14165.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 from torch import nn
 
@@ -16,18 +16,10 @@ from reprogram.core.task import Example
 from reprogram.core.taxonomy import Operator
 from reprogram.core.texts import MASK, Texts
 from reprogram.core.writing import ASSISTANT, SYSTEM, USER
+from reprogram.inputs.selection_query import Selector
 from reprogram.inputs.template import Template
 
 _log = logging.getLogger("reprogram")
-
-
-@runtime_checkable
-class Chooses(Protocol):
-    """Chooses examples for each query."""
-
-    def choose(self, queries: Texts) -> list[list[int]]:
-        """For every row, numbers of examples, in the order in which the prompt shows them."""
-        ...
 
 
 @final
@@ -93,7 +85,7 @@ class Demonstrations(Edit):
         chat: bool = False,
         count: Callable[[str], int] | None = None,
         room: int | None = None,
-        select: Chooses | None = None,
+        select: Selector | None = None,
     ) -> None:
         super().__init__()
         if template.slots or template.answers > 1:

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, ConfigError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
-from reprogram.core.program import Input, Output, Program
-from reprogram.core.source import Capability, PromptSource, Reading, Source, prompt_source
+from reprogram.core.program import Output, Program
+from reprogram.core.source import Capability, PromptSource, Source, prompt_source
 from reprogram.core.task import Example, TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.core.texts import Texts
@@ -31,6 +30,7 @@ from reprogram.inputs import Demonstrations, Template, default_layout
 from reprogram.inputs.selection import Order, arrange, balanced_choice, random_choice, vote_k
 from reprogram.inputs.selection_query import VectorSelector, WordSelector
 from reprogram.outputs import Calibrated, Likelihood, Words, content_free
+from reprogram.outputs.class_texts import text_encoder, text_vectors
 from reprogram.outputs.label_words import words_of
 from reprogram.outputs.parsing import Parser
 from reprogram.outputs.voted import ParsedText
@@ -61,6 +61,7 @@ class Config:
         chat: as turns of a chat.
         read: classes by "likelihood" of their words, or off the "text" that is written; None for the former where the
             source gives log-probabilities.
+        answer: of a task of generation, what is compared: the whole "text", or the first "number" or "json" in it.
         normalise: of the likelihood: "sum", "token", "char" or "byte".
         calibration: "none"; "contextual", by inputs without content; "domain", by random words of the examples;
             "pmi", by the words right before the answer alone; "batch", by training texts.
@@ -81,6 +82,7 @@ class Config:
     separator: str = "\n\n"
     chat: bool = False
     read: Literal["likelihood", "text"] | None = None
+    answer: Literal["text", "number", "json"] = "text"
     normalise: Literal["sum", "token", "char", "byte"] = "sum"
     calibration: Calibration = "none"
     observe: int = 128
@@ -186,7 +188,9 @@ def domain_rows(examples: Sequence[Example], columns: Sequence[str], count: int 
 def _text(task: TaskSpec, config: Config) -> Output:
     writing = Writing(tokens=config.new_tokens, stop=config.stop)
     if task.generates:
-        return ParsedText(Parser(kind="text", markers=(), fallback="whole", cut=config.stop), (), writing)
+        whole = Parser(kind="text", markers=(), fallback="whole", cut=config.stop)
+        part = Parser(kind=config.answer, markers=(), fallback="first", cut=config.stop)
+        return ParsedText(whole if config.answer == "text" else part, (), writing)
     named = words_of(task, config.words)
     spelled = tuple((word.strip(), name) for name, several in zip(task.classes, named, strict=True) for word in several)
     return ParsedText(Parser(kind="choice", choices=spelled, fallback="first", cut=config.stop), task.classes, writing)
@@ -216,18 +220,7 @@ def _vectors(embedder: str, texts: list[str]) -> Tensor:
     source = _EMBEDDERS.get(embedder)
     if source is None:
         source = _EMBEDDERS[embedder] = load_source(embedder)
-    if Capability.FEATURES not in source.capabilities or source.spec.modality != "text":
-        raise CapabilityError(say("embedder", "must be an encoder of texts", embedder, 'Use "bundled/minilm-l6".'))
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    rows: list[Tensor] = []
-    with torch.no_grad():
-        for start in range(0, len(order), 64):
-            batch = Texts({"text": tuple(texts[i] for i in order[start : start + 64])})
-            found = source(batch, Input(), Reading(features=True)).features
-            assert found is not None
-            rows.append(found)
-    back = torch.tensor(order).argsort()
-    return torch.cat(rows)[back] if rows else torch.empty(0, source.spec.width or 0)
+    return text_vectors(text_encoder(source), texts)
 
 
 _EMBEDDERS: dict[str, Source] = {}

@@ -8,6 +8,15 @@ Outputs that are linear in class scores or features have `fold()` [S, T] and `of
 from reprogram.outputs.answers import answers, head_on_features
 from reprogram.outputs.calibrated import Calibrated, content_free
 from reprogram.outputs.choose import label_map
+from reprogram.outputs.class_texts import article, named, text_encoder, text_vectors
+from reprogram.outputs.ensemble import (
+    ClassTexts,
+    PromptEnsemble,
+    prompt_bias,
+    prompt_scores,
+    prompt_weights,
+    standing_out,
+)
 from reprogram.outputs.identity import Identity
 from reprogram.outputs.label_words import Words, tokenised_words, words_of
 from reprogram.outputs.likelihood import Likelihood
@@ -25,6 +34,7 @@ __all__ = [
     "BayesianMap",
     "BayesianMapPlus",
     "Calibrated",
+    "ClassTexts",
     "ContinuationVerbalizer",
     "FirstClasses",
     "FrequencyMap",
@@ -34,6 +44,7 @@ __all__ = [
     "MixtureOfAnswers",
     "NamedClasses",
     "NearestNeighbours",
+    "PromptEnsemble",
     "Prototypes",
     "RandomMap",
     "RuleVerbalizer",
@@ -42,10 +53,18 @@ __all__ = [
     "Verbalizer",
     "Words",
     "answers",
+    "article",
     "content_free",
     "head_on_features",
     "label_map",
+    "named",
+    "prompt_bias",
+    "prompt_scores",
+    "prompt_weights",
     "soft_verbalizer",
+    "standing_out",
+    "text_encoder",
+    "text_vectors",
     "tokenised_words",
     "verbalizer",
     "words_of",
