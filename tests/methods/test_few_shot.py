@@ -328,3 +328,42 @@ def test_copying_source_learns_in_context():
     shown = rp.build("few_shot", source, task, shots=2, select="balanced", template=template)
     some = rp.evaluate(shown, task.test.subset(torch.arange(8)))
     assert none.accuracy <= 0.75 and some.accuracy == 1.0
+
+
+# -- templates of jinja2 -----------------------------------------------------------------------------------------------
+
+JINJA = "{{ instruction }}{% for e in examples %}<{{ e.text | trim }}|{{ e.answer | upper }}>{% endfor %}<{{ text }}|"
+
+
+def test_a_whole_prompt_by_jinja(tmp_path):
+    task = opinions()
+    program = rp.build("few_shot", hash_source(), task, shots=2, jinja=JINJA, instruction="Go: ")
+    shown = "".join(f"<{e.texts[0]}|{e.answer.upper()}>" for e in program.origin.task.context)
+    assert program.input.edits[0].show({"text": "a film"}).prompt == f"Go: {shown}<a film|"
+    rp.save(program, tmp_path / "j.safetensors")
+    again = rp.load(tmp_path / "j.safetensors", hash_source())
+    assert torch.equal(again.predict("a film").scores, program.predict("a film").scores)
+
+
+@pytest.mark.parametrize(
+    ("jinja", "match"),
+    [
+        ("{{ txt }}", "name variables among"),
+        ("{% for i in range(9) %}{{ text }}{% endfor %}", "loop over"),
+        ("{{ text.__class__ }}{{ text.upper() }}", "made of"),
+        ("{% for c in text %}{{ c }}{% endfor %}", "loop over"),
+        ("{% include 'x' %}{{ text }}", "made of"),
+        ("{% macro f() %}{% endmacro %}{{ text }}", "made of"),
+        ("{{ text | center(100000000) }}", "filters among"),
+        ("{{ text | replace('a', 'aaaaaaaaaa') }}", "filters among"),
+        ("{{ 9 ** 9 ** 9 }}{{ text }}", "made of"),
+        ("{{ text ", "jinja2 template"),
+        ("{% for a in examples %}{% for b in examples %}{{ text }}{% endfor %}{% endfor %}",
+         "not within a loop"),
+        ("{{ text }}" * 5000, "characters"),
+        ("{{ examples[0].nothing }}{{ text }}", "filled in"),
+    ],
+)  # fmt: skip
+def test_templates_that_could_run_away_are_refused(jinja, match):
+    with pytest.raises(ConfigError, match=match):
+        rp.build("few_shot", hash_source(), opinions(), shots=1, jinja=jinja).input.edits[0].show({"text": "a"})

@@ -16,8 +16,9 @@ from reprogram.core.task import Example
 from reprogram.core.taxonomy import Operator
 from reprogram.core.texts import MASK, Texts
 from reprogram.core.writing import ASSISTANT, SYSTEM, USER
+from reprogram.inputs.jinja import JinjaLayout
 from reprogram.inputs.selection_query import Selector
-from reprogram.inputs.template import Template
+from reprogram.inputs.template import Template, without_marks
 
 _log = logging.getLogger("reprogram")
 
@@ -58,6 +59,7 @@ class Demonstrations(Edit):
         count: tokens of a text; None if they cannot be counted, then nothing is dropped.
         room: tokens that a prompt may take; None for any number.
         select: chooses examples for each query; None shows all of them to all.
+        jinja: lays the whole prompt out in place of layout, separator and chat; the answer comes at its end.
 
     Raises:
         ConfigError: an example with another number of texts than the layout's task has columns, or soft tokens.
@@ -86,6 +88,7 @@ class Demonstrations(Edit):
         count: Callable[[str], int] | None = None,
         room: int | None = None,
         select: Selector | None = None,
+        jinja: JinjaLayout | None = None,
     ) -> None:
         super().__init__()
         if template.slots or template.answers > 1:
@@ -100,14 +103,15 @@ class Demonstrations(Edit):
         self._choose, self._count, self._words = (select,), count, dict(words or {})
         self._blocks = [self._block(one) for one in self.examples]
         self._sizes: dict[int, int] = {}
+        self._jinja = jinja
         self._said = False
 
     @property
     def join(self) -> str:
         """What stands between a prompt and its answer, and belongs to the answer: a space, or nothing."""
-        if self.chat:
+        if self.chat and self._jinja is None:
             return ""
-        tail = self._head(self.template(Texts({name: ("x",) for name in self.columns})).prompts[0])
+        tail = self.show(dict.fromkeys(self.columns, "x")).prompt
         return " " if tail == tail.rstrip() else ""
 
     def forward(self, value: Texts) -> Texts:
@@ -123,7 +127,10 @@ class Demonstrations(Edit):
         """The prompt of every row, and what it shows."""
         queries = self.template(value)
         chosen = self._chosen(value)
-        return [self._shown(self._head(query), mine) for query, mine in zip(queries.prompts, chosen, strict=True)]
+        return [
+            self._shown(self._head(query), mine, value.row(i))
+            for i, (query, mine) in enumerate(zip(queries.prompts, chosen, strict=True))
+        ]
 
     def show(self, row: Mapping[str, str]) -> Shown:
         """The prompt of one text."""
@@ -131,7 +138,8 @@ class Demonstrations(Edit):
 
     def extra_repr(self) -> str:
         """What `print(program)` shows; it tells programs with different demonstrations apart."""
-        parts = (self.template.layout, self.separator, self.instruction, self.chat, self.room, self.examples)
+        own = None if self._jinja is None else self._jinja.text
+        parts = (self.template.layout, self.separator, self.instruction, self.chat, self.room, self.examples, own)
         return ", ".join(map(repr, (*parts, sorted(self._words.items()), type(self._choose[0]).__name__)))
 
     def _chosen(self, value: Texts) -> list[list[int]]:
@@ -140,7 +148,7 @@ class Demonstrations(Edit):
             return [list(range(len(self.examples)))] * len(value)
         return select.choose(value)
 
-    def _shown(self, query: str, chosen: Sequence[int]) -> Shown:
+    def _shown(self, query: str, chosen: Sequence[int], row: Mapping[str, str]) -> Shown:
         kept, dropped = list(chosen), list[int]()
         if self.room is not None and self._count is not None:
             free = self.room - self._count(self._start() + self._asked(query))
@@ -150,10 +158,23 @@ class Demonstrations(Edit):
             self._said = True
             _log.warning("The demonstrations do not fit into %d tokens: %d of %d are left out, the first ones "
                          "(numbers %s; said once).", self.room, len(dropped), len(chosen), dropped)  # fmt: skip
+        if self._jinja is not None:
+            prompt = self._rendered(kept, row)
+            return Shown(prompt, tuple(kept), tuple(dropped), (0, len(prompt)))
         before = self._start() + "".join(self._blocks[i] for i in kept)
         prompt = before + self._asked(query)
         start = len(before) + (len(USER) if self.chat else 0)
         return Shown(prompt, tuple(kept), tuple(dropped), (start, start + len(query)))
+
+    def _rendered(self, kept: Sequence[int], row: Mapping[str, str]) -> str:
+        assert self._jinja is not None
+        shown = [
+            {**dict(zip(self.columns, self.examples[i].texts, strict=True)),
+             "answer": self._words.get(self.examples[i].answer, self.examples[i].answer)}
+            for i in kept
+        ]  # fmt: skip
+        clean = [{name: without_marks(text) for name, text in one.items()} for one in (*shown, row)]
+        return self._jinja.render(clean[:-1], clean[-1], self.instruction)
 
     def _size(self, number: int) -> int:
         if number not in self._sizes and self._count is not None:

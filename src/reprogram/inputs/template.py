@@ -88,6 +88,11 @@ class Template(Edit):
         return prompt, tuple(spans)
 
 
+def without_marks(text: str) -> str:
+    """A text from the data with U+FFFD in place of every character that prompts give a meaning."""
+    return _MARK.sub(UNREADABLE, text)
+
+
 def default_layout(kind: str, columns: Sequence[str], *, generates: bool = False) -> str:
     r"""The layout of a task that has none of its own.
 
@@ -180,7 +185,7 @@ def _check(value: Any) -> None:
 def _column(value: Texts, name: str) -> list[str]:
     if name not in value.columns:
         raise DataError(_unknown(name, list(value.columns)))
-    return [_MARK.sub(UNREADABLE, text) for text in value.columns[name]]
+    return [without_marks(text) for text in value.columns[name]]
 
 
 def _unknown(name: str, columns: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator
 from reprogram.core.texts import Texts
 from reprogram.core.writing import Writing
 from reprogram.inputs import Demonstrations, Template, default_layout
+from reprogram.inputs.jinja import JinjaLayout
 from reprogram.inputs.selection import Order, arrange, balanced_choice, random_choice, vote_k
 from reprogram.inputs.selection_query import VectorSelector, WordSelector
 from reprogram.outputs import Calibrated, Likelihood, Words, content_free
@@ -59,6 +60,7 @@ class Config:
         instruction: before the examples.
         separator: between examples.
         chat: as turns of a chat.
+        jinja: the whole prompt as a jinja2 template, see `inputs.jinja`; in place of template, separator and chat.
         read: classes by "likelihood" of their words, or off the "text" that is written; None for the former where the
             source gives log-probabilities.
         answer: of a task of generation, what is compared: the whole "text", or the first "number" or "json" in it.
@@ -81,6 +83,7 @@ class Config:
     instruction: str = ""
     separator: str = "\n\n"
     chat: bool = False
+    jinja: str | None = None
     read: Literal["likelihood", "text"] | None = None
     answer: Literal["text", "number", "json"] = "text"
     normalise: Literal["sum", "token", "char", "byte"] = "sum"
@@ -138,6 +141,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
     shown = Demonstrations(
         template, task.context, columns=columns, words=words, separator=config.separator, chat=config.chat,
         instruction=config.instruction, count=model.count, room=room, select=_select(task.context, config),
+        jinja=None if config.jinja is None else JinjaLayout(config.jinja, columns),
     )  # fmt: skip
     output = _likelihood(model, task, config, shown) if likely else _text(task, config)
     return Program([shown], source, output, origin=Origin(method=METHOD.name, config=config, task=task))
