@@ -38,7 +38,8 @@ def evaluate(
     if json:
         emit({"program": str(program), "task": data.name, "split": split, **facts})
         return
-    lines = {"program": program, "task": f"{data.name}, {split}, {len(metrics)} inputs, {len(data.classes)} classes"}
+    kind = f"{len(data.classes)} classes" if data.classes else "texts to be written"
+    lines = {"program": program, "task": f"{data.name}, {split}, {len(metrics)} inputs, {kind}"}
     tell(pairs(lines | _shown(metrics, facts) | {"seconds": f"{metrics.seconds:.1f}"}))
 
 

@@ -276,8 +276,10 @@ def _facts(
     }
 
 
-def _use(task: "Task") -> str:
-    if task.spec.generates:
+def _use(task: "Task", program: "Program") -> str:
+    from reprogram.core.program import Answering
+
+    if task.spec.generates and not isinstance(program.output, Answering):
         return "generate OUT TEXT..."
     return "predict OUT TEXT..." if task.spec.modality == "text" else "predict OUT PICTURE..."
 
@@ -294,7 +296,7 @@ def _tell(
     if not quiet():
         tell("\nNext:")
         out = _quoted(config.out)
-        tell(f"  reprogram {_use(task)}".replace("OUT", out))
+        tell(f"  reprogram {_use(task, result.program)}".replace("OUT", out))
         tell(f"  reprogram show {out}")
         if report is None:
             page = Path(config.out).with_suffix(".html")

@@ -75,9 +75,10 @@ class Mixed:
 
 
 def _joint(readings: Sequence[Reading]) -> Reading:
-    if any(r.continuations or r.tokens for r in readings):
+    if any(r.continuations or r.tokens or r.choices or r.writing for r in readings):
         need = "must read one score a token of the vocabulary, or features, to be mixed"
-        raise CapabilityError(say("output", need, "one that reads several places or labels of several tokens"))
+        got = "one that reads several places, labels of several tokens, choices or texts"
+        raise CapabilityError(say("output", need, got, "Run these programs one after another."))
     return Reading(features=any(r.features for r in readings))
 
 

@@ -246,21 +246,23 @@ class _Run:
         if not len(split):
             return {}
         metrics = evaluate(self.program, split, feed=self.exact)
-        return {f"{name}_accuracy": metrics.accuracy, f"{name}_loss": metrics.loss}
+        found = {f"{name}_accuracy": metrics.accuracy}
+        if not math.isnan(metrics.loss):  # texts that were written and parsed have none
+            found[f"{name}_loss"] = metrics.loss
+        return found
 
     def _select(self, accuracy: float | None, loss: float | None) -> bool:
         """Keep the state if it is the best on validation so far; without validation data, the last one."""
-        state = self.progress
+        state, loss = self.progress, loss or 0.0
         better = (
             accuracy is None
-            or loss is None
             or state.best is None
             or accuracy > state.best[1]
             or (accuracy == state.best[1] and loss < state.best[2])
         )
         state.waited = 0 if better else state.waited + 1
         if better:
-            state.best = [float(state.epoch), accuracy or 0.0, loss or 0.0]
+            state.best = [float(state.epoch), accuracy or 0.0, loss]
             self.best = {k: v.detach().clone() for k, v in self.program.state_dict().items()}
         return better
 

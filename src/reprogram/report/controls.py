@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from reprogram.catalogue import build, find
+from reprogram.core.conversation import Conversing
 from reprogram.core.errors import ConfigError, ReprogramError
 from reprogram.core.method import Recipe
 from reprogram.core.program import Edit, Observing, Output, Program
 from reprogram.core.result import Parameters
-from reprogram.core.source import Source
+from reprogram.core.source import Capability, Source
 from reprogram.fit import FitOptions, FitResult, Metrics, fit, measure
-from reprogram.inputs import Place, Template
+from reprogram.inputs import Demonstrations, Place, Template
 from reprogram.outputs import Linear, MixtureOfAnswers
 from reprogram.sources import LanguageSource, ModuleSource
 from reprogram.tasks import Split, Task
@@ -66,19 +67,19 @@ def controls(
         one of these has no row for itself. Where texts are to be written, there are no classes to probe or to count:
         no edit is the source without its prompt.
     """
-    program = result.program
+    program, source = result.program, result.program.source
     place, text = placed(program, task), task.spec.modality == "text"
     made: list[Control] = []
     run = _Runner(task, seed, _quiet(options, program))
-    if place is not None and _manipulates(program):
+    if place is not None and _manipulates(program) and not any(isinstance(e, Conversing) for e in program.input):
         told = f"{_ENTRIES[text]}, nothing learned on it; an output of the program's kind, fitted anew."
         made.append(run.control("no edit, same output", told, lambda: _no_edit(program, place), _reading(result)))
-    if place is not None and not task.spec.generates and not _is_probe(program):
+    reads = Capability.FEATURES in source.capabilities
+    if place is not None and reads and not task.spec.generates and not _is_probe(program):
         told = f"A linear layer learned on the {_READ[text]} of the untouched source."
         made.append(run.control("linear probe", told, lambda: _probe(program.source, task, place), None))
     if not task.spec.generates:
         made.append(majority(task))
-    source = program.source
     if full and isinstance(source, (ModuleSource, LanguageSource)):
         told = "The same method and recipe on the source's architecture with random weights."
         made.append(run.control(
@@ -113,7 +114,8 @@ def placed(program: Program, task: Task) -> Place | Template | None:
     None if there is neither, as in programs made by hand.
     """
     if program.source.spec.modality == "text":
-        found = next((e for e in program.input if isinstance(e, Template)), None)
+        shown = next((e.template for e in program.input if isinstance(e, Demonstrations)), None)
+        found = next((e for e in program.input if isinstance(e, Template)), shown)
         return None if found is None else Template(_SOFT.sub("", found.layout), task.spec.sample.columns)
     if program.source.spec.modality != "image":
         return None

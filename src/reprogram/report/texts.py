@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from reprogram.core.errors import ReprogramError
-from reprogram.core.program import Program
+from reprogram.core.program import Answering, Program
 from reprogram.core.source import Capability
 from reprogram.core.texts import Texts
 from reprogram.report.pictures import shown_split
@@ -54,6 +54,8 @@ def text_samples(program: Program, task: Task, count: int = 8) -> list[TextSampl
     rows = rows[: max(1, count // 2) if task.spec.generates else count]
     batch = split.fetch(rows)
     assert isinstance(batch, Texts)
+    if isinstance(program.output, Answering):
+        return _answered(program, program.output, task, split, rows)
     if task.spec.generates:
         return _written(program, split, rows, batch)
     scores = program(Texts(batch.columns).to(program.source.device)).float().softmax(-1).cpu()
@@ -69,6 +71,26 @@ def _classified(
 ) -> TextSample:
     truth = int(split.labels[row])
     return TextSample(split.names[row], parts, classes[truth], classes[guess], confidence, truth == guess)
+
+
+def _answered(
+    program: Program, output: Answering, task: Task, split: Split, rows: torch.Tensor
+) -> list[TextSample]:  # fmt: skip
+    """Answers read off texts; a dash, and why, where none could be read."""
+    batch = split.fetch(rows)
+    assert isinstance(batch, Texts)
+    try:
+        answers = output.answers(program.outputs(Texts(batch.columns)))
+    except ReprogramError:
+        return []
+    found: list[TextSample] = []
+    for i, (row, answer) in enumerate(zip(_numbers(rows), answers, strict=True)):
+        truth = task.classes[int(split.labels[row])] if batch.targets is None else batch.targets[i]
+        right = answer.value == (truth if batch.targets is None else output.canonical(truth))
+        said = f"– ({answer.reason})" if answer.value is None else answer.value
+        share = None if answer.value is None else answer.share
+        found.append(TextSample(split.names[row], _parts(batch, i), short(truth), short(said), share, right))
+    return found
 
 
 def _written(program: Program, split: Split, rows: torch.Tensor, batch: Texts) -> list[TextSample]:

@@ -11,6 +11,8 @@ from reprogram.core.source import Source
 from reprogram.sources.bundled import BUNDLED
 from reprogram.sources.cache import Installed, Tell
 from reprogram.sources.cifar_resnet import load_cifar_resnet
+from reprogram.sources.endpoint import load_endpoint
+from reprogram.sources.endpoint_options import REF_WORDS
 from reprogram.sources.timm import load_timm
 from reprogram.sources.transformers_load import load_transformers
 
@@ -18,6 +20,7 @@ WORDS = {
     "timm": ("pretrained",),
     "hf": ("as", "dtype", "device", "revision", "pretrained", "pooling", "checkpoint"),
     "bundled": ("dtype", "device", "checkpoint"),
+    "endpoint": REF_WORDS,
 }
 """Options that may stand in a reference. References come with program files, so these are harmless ones only."""
 
@@ -26,9 +29,12 @@ def load_source(ref: str, **options: Any) -> Source:
     """Load a frozen source model.
 
     Args:
-        ref: "bundled/<name>", "timm/<name>", "hf/<folder or id>", or "cifar-resnet/<path of a .safetensors file>";
-            options that are words may stand in it: "timm/resnet18?pretrained=false", "hf/my-bert?as=classifier".
-        options: of the loader: for hf see `TextOptions` (kind, dtype, device, ...); `pretrained=False` for timm.
+        ref: "bundled/<name>", "timm/<name>", "hf/<folder or id>", "cifar-resnet/<path of a .safetensors file>", or
+            "endpoint/<address>" for a model behind an HTTP server, such as "endpoint/http://127.0.0.1:8000/v1"; options
+            that are words may stand in it: "timm/resnet18?pretrained=false", "hf/my-bert?as=classifier",
+            "endpoint/http://127.0.0.1:8000/v1?model=my-model".
+        options: of the loader: for hf see `TextOptions` (kind, dtype, device, ...); `pretrained=False` for timm; for
+            endpoints see `EndpointOptions`.
 
     Raises:
         SourceError: the reference is unknown or the model cannot be loaded.
@@ -43,11 +49,13 @@ def load_source(ref: str, **options: Any) -> Source:
         return load_timm(name, **options)
     if kind == "hf" and name:
         return load_transformers(name, **options)
+    if kind == "endpoint" and name:
+        return load_endpoint(name, options)
     if kind == "bundled" and name in BUNDLED:
         return _checked(BUNDLED[name].load, options, ref)(**options)
     known = [f"bundled/{n}" for n in BUNDLED]
     near = get_close_matches(ref, known, 1, 0.4)
-    known += ["timm/<name>", "hf/<folder or id>", "cifar-resnet/<path>"]
+    known += ["timm/<name>", "hf/<folder or id>", "cifar-resnet/<path>", "endpoint/<address>"]
     remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
     raise SourceError(say("source", "must be a known reference", ref, remedy))
 
@@ -109,5 +117,7 @@ def source_refs() -> dict[str, str]:
         "timm/<name>?pretrained=false": "the same with random weights, no download",
         "hf/<folder or id>": "any language model, text encoder or image classifier of transformers (extra: text)",
         "hf/<folder or id>?as=masked": "the same read as causal, masked, seq2seq, classifier, encoder or image",
+        "endpoint/<address>": "a model behind an OpenAI-compatible HTTP server (extra: endpoint)",
+        "endpoint/<address>?model=<name>": "the same where the server has several",
         "cifar-resnet/<path>": "a CIFAR-10 ResNet of He et al. 2016 (20, 32, ... layers), from a .safetensors file",
     }

@@ -4,12 +4,13 @@ What it says depends on the text before alone, so that every way to ask for a sc
 """
 
 import hashlib
+import json
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import final
+from typing import Any, final
 
 END = b"\xff"
 """The end token; no text has this byte."""
@@ -49,15 +50,14 @@ class FakeModel:
 
     def _next(self, context: bytes) -> dict[bytes, float]:
         """Log-probabilities of all tokens after a text."""
-        lifted = self._expected(context)
-        weights = {token: self._noise(context[-12:], token) + LIFT * (token == lifted) for token in self.vocabulary}
+        lifted, known = self._expected(context), set(self.words)
+        noise = hashlib.shake_256(b"%d:%s" % (self.seed, context[-12:])).digest(2 * len(self.vocabulary))
+        weights: dict[bytes, float] = {}
+        for place, token in enumerate(self.vocabulary):  # from 0 to 2, and 2 more for words
+            number = int.from_bytes(noise[2 * place : 2 * place + 2], "big") / 2**15
+            weights[token] = number + 2 * (token in known) + LIFT * (token == lifted)
         total = math.log(sum(math.exp(w) for w in weights.values()))
         return {token: weight - total for token, weight in weights.items()}
-
-    def _noise(self, context: bytes, token: bytes) -> float:
-        """A number from 0 to 4; words of the vocabulary are likelier than bytes."""
-        hashed = hashlib.blake2b(b"%d:%s:%s" % (self.seed, context, token), digest_size=4).digest()
-        return int.from_bytes(hashed, "big") / 2**32 * 2 + (2 if len(token) > 1 else 0)
 
     def _expected(self, context: bytes) -> bytes | None:
         """The next token of the first rule's text that the context calls for."""
@@ -111,3 +111,37 @@ class FakeModel:
             made.append(token)
             seen += token
         return made, False
+
+
+def allowed(body: dict[str, Any], field: str) -> list[str]:
+    """Some texts that the grammar in a request allows."""
+    if field in ("structured_outputs", "lie"):
+        return _texts(body.get("structured_outputs") or {})
+    if field == "guided":
+        return _texts(
+            {name.removeprefix("guided_"): value for name, value in body.items() if name.startswith("guided_")}
+        )
+    if field == "response_format" and "response_format" in body:
+        return _texts({"json": body["response_format"]["json_schema"]["schema"]})
+    return []
+
+
+def _texts(grammar: Mapping[str, Any]) -> list[str]:
+    if "choice" in grammar:
+        return list(grammar["choice"])
+    if "regex" in grammar:
+        some = ["qzx-17", "vkw-42", "yes", "no", *map(str, range(100))]
+        return [text for text in some if re.fullmatch(grammar["regex"], text)]
+    return [json.dumps(value) for value in _instances(grammar["json"])] if "json" in grammar else []
+
+
+def _instances(schema: Mapping[str, Any]) -> list[Any]:
+    """Some values that fit a schema."""
+    if "enum" in schema:
+        return list(schema["enum"])
+    if schema.get("type") == "object":
+        found: list[dict[str, Any]] = [{}]
+        for name, inner in schema.get("properties", {}).items():
+            found = [one | {name: value} for one in found for value in _instances(inner)]
+        return found
+    return {"integer": [0, 1, 42], "boolean": [True, False], "array": [[]]}.get(schema.get("type", ""), ["a"])

@@ -7,7 +7,6 @@ is a `FakeModel`, whose probabilities are known, so that what comes out of a sou
 import base64
 import json
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, cast, final
 
-from reprogram.testing.fake_model import END, FakeModel
+from reprogram.testing.fake_model import END, FakeModel, allowed
 
 Body = dict[str, Any]
 _PICTURE_TOKENS = 64
@@ -46,6 +45,7 @@ class Quirks:
         pictures: it reads them, refuses them, leaves them out, or takes their letters for text.
         key: without it in the header there is 401.
         first: a token that it puts before every text.
+        one_form: log-probabilities have the chat's form on both routes.
         marks: token texts have a mark in place of the leading space.
         usage: replies say how many tokens there were.
     """
@@ -64,6 +64,7 @@ class Quirks:
     pictures: Literal["read", "refused", "dropped", "text"] = "refused"
     key: str | None = None
     first: str = ""
+    one_form: bool = False
     marks: bool = False
     usage: bool = True
 
@@ -146,7 +147,8 @@ class FakeServer:
         self._http.server_close()
 
     def answered(self) -> list[Body]:
-        """The bodies of requests that got their answer."""
+        """The bodies of requests that got their answer. Waits a little for those that just came in."""
+        self.settled(0.2)
         return [call.body for call in list(self.calls) if call.status == 200 and call.body]
 
     def settled(self, seconds: float = 5.0) -> bool:
@@ -236,7 +238,7 @@ class FakeServer:
 
     def _constrained(self, read: str, body: Body) -> tuple[list[bytes], bool] | None:
         """The likeliest text that a grammar allows; None without one."""
-        choices = _allowed(body, self.quirks.grammar)
+        choices = allowed(body, self.quirks.grammar)
         if not choices:
             return None
         if self.quirks.grammar == "lie" and not any("qzx" in choice for choice in choices):
@@ -275,6 +277,8 @@ class FakeServer:
         count = body.get("logprobs")
         if count is None or not self.quirks.likeliest:
             return None
+        if self.quirks.one_form:
+            return self._chat_step(read, made, {"logprobs": True, "top_logprobs": count})
         pairs = self._chosen(read, made)
         return {
             "tokens": [self._spelled(t) for t, _ in pairs],
@@ -298,7 +302,7 @@ class FakeServer:
         if count > self.quirks.likeliest:
             raise RefusedError(400, f"logprobs must be at most {self.quirks.likeliest}")
         seen = read.encode() + b"".join(made[:place])
-        likely = self.model.next(seen[:-3] if self.quirks.likeliest_are == "elsewhere" else seen)
+        likely = self.model.next(seen[:-1] if self.quirks.likeliest_are == "elsewhere" else seen)
         best = sorted(likely.items(), key=lambda item: -item[1])[:count]
         return [(t, 0.0) for t, _ in best] if self.quirks.likeliest_are == "zeros" else best
 
@@ -312,40 +316,6 @@ class FakeServer:
         return "\u0120" + text[1:] if self.quirks.marks and text.startswith(" ") else text
 
 
-def _allowed(body: Body, field: str) -> list[str]:
-    """Some texts that the grammar in a request allows."""
-    if field in ("structured_outputs", "lie"):
-        return _texts(body.get("structured_outputs") or {})
-    if field == "guided":
-        return _texts(
-            {name.removeprefix("guided_"): value for name, value in body.items() if name.startswith("guided_")}
-        )
-    if field == "response_format" and "response_format" in body:
-        return _texts({"json": body["response_format"]["json_schema"]["schema"]})
-    return []
-
-
-def _texts(grammar: Mapping[str, Any]) -> list[str]:
-    if "choice" in grammar:
-        return list(grammar["choice"])
-    if "regex" in grammar:
-        some = ["qzx-17", "vkw-42", "yes", "no", *map(str, range(100))]
-        return [text for text in some if re.fullmatch(grammar["regex"], text)]
-    return [json.dumps(value) for value in _instances(grammar["json"])] if "json" in grammar else []
-
-
-def _instances(schema: Mapping[str, Any]) -> list[Any]:
-    """Some values that fit a schema."""
-    if "enum" in schema:
-        return list(schema["enum"])
-    if schema.get("type") == "object":
-        found: list[Body] = [{}]
-        for name, inner in schema.get("properties", {}).items():
-            found = [one | {name: value} for one in found for value in _instances(inner)]
-        return found
-    return {"integer": [0, 1, 42], "boolean": [True, False], "array": [[]]}.get(schema.get("type", ""), ["a"])
-
-
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -355,6 +325,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
+    disable_nagle_algorithm = True  # headers and body are two writes
 
     @property
     def owner(self) -> FakeServer:
