@@ -97,6 +97,7 @@ def test_nearest_examples_help_where_random_ones_do_not():
 def test_vectors_of_the_pool_are_in_the_file(tmp_path):
     task = opinions()
     program = rp.build("few_shot", hash_source(), task, shots=2, select="nearest")
+    program.input.edits[0].show({"text": "a film"})
     assert program.state_dict()["input.edits.0.select.vectors"].shape == (len(task.train), 384)
     rp.save(program, tmp_path / "knn.safetensors")
     again = rp.load(tmp_path / "knn.safetensors", hash_source())
@@ -245,6 +246,8 @@ def test_refusals():
         rp.build("few_shot", hash_source(), task.limit(train=32), shots=33)
     with pytest.raises(ConfigError, match="examples to take words from"):
         rp.build("few_shot", hash_source(), task, shots=0, calibration="domain")
+    with pytest.raises(ConfigError, match=r"bundled/\.\.\. or hf/"):
+        rp.build("few_shot", hash_source(), task, select="nearest", embedder="endpoint/http://127.0.0.1:9/v1")
     with pytest.raises(ConfigError, match="Did you mean"):
         rp.build("few_shot", hash_source(), task, shots=1, template="{txt} is")
     with pytest.raises(CapabilityError, match="generation"):

@@ -118,7 +118,7 @@ def load(path: str | os.PathLike[str], source: Source | None = None, *, force: b
             remedy = "Pass it: load(path, source=...)."
             raise ArtifactError(say("source", "is a model in memory that only you have", card.source.ref, remedy))
         if card.source.ref.startswith("endpoint/"):
-            remedy = "If you trust that server with your inputs, name it: load(path, source=load_source(...)), --source."
+            remedy = "If you trust it with your inputs, name it: load(path, source=load_source(...)), or --source."
             raise ArtifactError(say("source", "is a server that the file names; nothing is sent there unasked",
                                     card.source.ref, remedy))  # fmt: skip
         source = load_source(card.source.ref)

@@ -6,7 +6,9 @@
     ├── SourceError          a source model cannot be loaded or does not fit
     │   ├── CapabilityError  the program needs something this source cannot do
     │   ├── FingerprintError the source is not the one the program was made for, or it changed
-    │   └── MissingExtraError  an optional package is not installed                         (also ImportError)
+    │   ├── MissingExtraError  an optional package is not installed                         (also ImportError)
+    │   └── EndpointError    a server cannot be reached or refuses (in reprogram.sources)
+    │       └── BudgetError  what the user allowed to ask is used up
     ├── ArtifactError        a program file or checkpoint is damaged, foreign or too new
     ├── BindingError         two programs' edits met in one backward pass
     └── FitError             training cannot go on (loss not finite, nothing to train)

@@ -68,7 +68,8 @@ class VectorSelector(_PerQuery):
 
     Args:
         pool: n examples.
-        vectors: [n, d], theirs, of any length; kept at length one and saved.
+        vectors: [n, d], theirs, of any length; kept at length one and saved. Zeros are filled in with `embed` when the
+            first query comes, so that a program that is loaded again makes none anew.
         embed: makes a query's vector as those of the pool were made. It is not part of the state.
         k: examples to a prompt.
         by: "nearest" or "dpp", see the functions of these names.
@@ -109,6 +110,8 @@ class VectorSelector(_PerQuery):
 
     def search(self, queries: list[str], excluded: list[frozenset[int]]) -> list[list[int]]:
         """By cosine, or by the determinantal process."""
+        if not bool(self.vectors.any()):
+            self.vectors.copy_(F.normalize(self._embed[0](list(self.texts)).detach().to(self.vectors), dim=-1))
         asked = self._embed[0](queries).detach().to(self.vectors)
         if self.by == "nearest":
             return nearest(asked, self.vectors, self.k, excluded)

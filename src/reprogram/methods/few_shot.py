@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, ConfigError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Output, Program
-from reprogram.core.source import Capability, PromptSource, Source, prompt_source
+from reprogram.core.source import Capability, PromptSource, Source, TextSource, prompt_source
 from reprogram.core.task import Example, TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.core.texts import Texts
@@ -212,7 +213,8 @@ def _select(pool: Sequence[Example], config: Config) -> VectorSelector | WordSel
     embed = partial(_vectors, config.embedder)
     by: Literal["nearest", "dpp"] = "dpp" if config.select == "dpp" else "nearest"
     more: Mapping[str, Any] = {"candidates": min(len(pool), max(100, k))} if by == "dpp" else {}
-    return VectorSelector(pool, embed(_joined(pool)), embed, k=k, by=by, order=config.order, **more)
+    blank = torch.zeros(len(pool), _embedder(config.embedder).spec.width or 1)
+    return VectorSelector(pool, blank, embed, k=k, by=by, order=config.order, **more)
 
 
 def _joined(examples: Sequence[Example]) -> list[str]:
@@ -221,13 +223,20 @@ def _joined(examples: Sequence[Example]) -> list[str]:
 
 def _vectors(embedder: str, texts: list[str]) -> Tensor:
     """[texts, d], of a text encoder that is loaded when it is first needed."""
-    source = _EMBEDDERS.get(embedder)
-    if source is None:
-        source = _EMBEDDERS[embedder] = load_source(embedder)
-    return text_vectors(text_encoder(source), texts)
+    return text_vectors(_embedder(embedder), texts)
 
 
-_EMBEDDERS: dict[str, Source] = {}
+def _embedder(name: str) -> TextSource:
+    """A text encoder, loaded once. Its name comes with program files, so it is one that runs here."""
+    found = _EMBEDDERS.get(name)
+    if found is None:
+        if not name.startswith(("bundled/", "hf/")):
+            raise ConfigError(say("embedder", "must be bundled/... or hf/...", name, 'Use "bundled/minilm-l6".'))
+        found = _EMBEDDERS[name] = text_encoder(load_source(name))
+    return found
+
+
+_EMBEDDERS: dict[str, TextSource] = {}
 
 
 METHOD = Method(

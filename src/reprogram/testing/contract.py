@@ -61,8 +61,9 @@ def _check_card(method: Method, program: Program) -> None:
         program.origin is not None and program.origin.method == method.name, "must set Program.origin to its own name"
     )
     _must(isinstance(program.origin and program.origin.recipe, Recipe), "must have a recipe")
+    learns = any(p.requires_grad for p in program.input.parameters())
     fixed = method.taxonomy.configuration == {Configuration.FIXED}
-    _must(not fixed or not any(p.requires_grad for p in program.input.parameters()), "must learn nothing in I, as its card says")
+    _must(not (fixed and learns), "must learn nothing in I, as its card says")
     _must(bool(method.paper.title and method.paper.authors and method.summary), "must cite a paper and say what it is")
 
 
