@@ -65,9 +65,10 @@ def questions(name: str, count: int) -> rp.Task:
         test, train = pairs[0][:count], pairs[1][:200]
         return rp.Task.from_texts([q for q, _ in train], targets=[a for _, a in train],
                                   test=([q for q, _ in test], [a for _, a in test]), name=name)  # fmt: skip
-    rows = json.loads((data("aqua") / "test.json").read_text()) if name == "aqua" else []
-    more = json.loads((data("aqua") / "dev.json").read_text())
-    made = [[(r["question"] + "\n" + "\n".join(r["options"]), r["correct"]) for r in part] for part in (rows, more)]
+    parts = [
+        [json.loads(line) for line in (data("aqua") / f).read_text().splitlines()] for f in ("test.json", "dev.json")
+    ]
+    made = [[(r["question"] + "\n" + "\n".join(r["options"]), r["correct"]) for r in part] for part in parts]
     draw.shuffle(made[0])
     test = made[0][:count]
     return rp.Task.from_texts([q for q, _ in made[1]], [a for _, a in made[1]], classes=list("ABCDE"),

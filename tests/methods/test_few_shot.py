@@ -370,3 +370,33 @@ def test_a_whole_prompt_by_jinja(tmp_path):
 def test_templates_that_could_run_away_are_refused(jinja, match):
     with pytest.raises(ConfigError, match=match):
         rp.build("few_shot", hash_source(), opinions(), shots=1, jinja=jinja).input.edits[0].show({"text": "a"})
+
+
+def test_a_file_cannot_name_a_folder_whose_texts_it_does_not_know(tmp_path):
+    """A retriever's corpus comes with the digest of its texts, which a stranger cannot know."""
+    from dataclasses import replace as changed
+
+    from reprogram.core.errors import ArtifactError
+
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/diary.txt").write_text("the film was shot\n\nthe book was printed")
+    source = scripted_source([("", "So the answer is: book.")])
+    program = rp.build("ircot", source, orders(), corpus=str(tmp_path / "secret"))
+    rp.save(program, tmp_path / "mine.safetensors")
+    assert rp.load(tmp_path / "mine.safetensors", source).predict("number 1 get the book").labels == ["book"]
+    program.origin = changed(program.origin, config=changed(program.origin.config, digest=""))
+    rp.save(program, tmp_path / "theirs.safetensors")
+    with pytest.raises(ArtifactError, match="settings as ircot writes them"):
+        rp.load(tmp_path / "theirs.safetensors", source)
+
+
+def test_a_file_cannot_send_texts_to_a_server(tmp_path):
+    from reprogram.core.errors import ArtifactError
+    from reprogram.testing import FakeServer
+
+    with FakeServer() as server:
+        program = rp.build("few_shot", rp.load_source(f"endpoint/{server.url}", cache=False), opinions(), shots=1)
+        rp.save(program, tmp_path / "p.safetensors")
+        with pytest.raises(ArtifactError, match="nothing is sent there unasked"):
+            rp.load(tmp_path / "p.safetensors")
+        assert rp.load(tmp_path / "p.safetensors", rp.load_source(f"endpoint/{server.url}", cache=False)) is not None

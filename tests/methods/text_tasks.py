@@ -8,7 +8,7 @@ from reprogram.core.method import Method
 from reprogram.core.source import Capability, Source
 from reprogram.sources import ModuleSource
 from reprogram.tasks import Task
-from reprogram.testing import tiny_language_model, tiny_task, tiny_text_source
+from reprogram.testing import scripted_source, tiny_language_model, tiny_task, tiny_text_source
 
 WORDS = {"bad": ("awful", "dull", "poor"), "funny": ("hot", "big", "odd"), "good": ("fine", "great", "best")}
 
@@ -62,6 +62,10 @@ def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, objec
         return vision_transformer(), tiny_task(), {"tokens": 4}
     if method.name in ("few_shot", "structured_prompting"):
         return tiny_text_source("gpt2"), opinions(), {"shots": 2}
+    if method.name in ("chain_of_thought", "zero_shot_cot", "self_consistency", "least_to_most", "decomposed", "ircot"):
+        found = (("Film", "the film was shot"), ("Book", "the book was printed"))
+        more = {"passages": found} if method.name == "ircot" else {}
+        return scripted_source([("", "So it is. The answer is (B).")]), opinions(), more
     if method.name in ("cupl", "zpe"):
         given = {"bad": ["awful and dull", "poor"], "funny": "a big odd story", "good": ["fine", "great"]}
         return tiny_text_source("bert_encoder"), opinions(), {"descriptions": given} if method.name == "cupl" else {}

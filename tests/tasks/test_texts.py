@@ -745,3 +745,17 @@ def test_what_csv_writes_is_a_task(tmp_path):
     paths = [dump(tmp_path / "x.csv", rows), dump(tmp_path / "x.tsv", rows, delimiter="\t"), tmp_path / "x.jsonl"]
     for path in paths:
         assert column(load_task(path)) == sorted(nasty), out
+
+
+def test_json_lines_may_be_called_json_and_lists_of_texts_are_lines(tmp_path):
+    rows = [
+        {"question": f"What is {i}?", "options": [f"A){i}", f"B){i + 1}"], "correct": "AB"[i % 2]} for i in range(20)
+    ]
+    (tmp_path / "quiz.json").write_text("\n".join(json.dumps(row) for row in rows))
+    task = load_task(tmp_path / "quiz.json", text=["question", "options"], label="correct")
+    assert task.classes == ("A", "B")
+    one = task.train.fetch(torch.tensor([0])).row(0)
+    assert one["options"].split("\n")[1].startswith("B)")
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match="JSON object"):
+        load_task(tmp_path / "list.json", text=["question"], label="correct")

@@ -136,6 +136,10 @@ def load(path: str | os.PathLike[str], source: Source | None = None, *, force: b
         sample = Sample(**dict(t.sample))
         context = tuple(Example(tuple(one.texts), one.answer) for one in t.context)
         spec = TaskSpec(name=t.name, classes=tuple(t.classes), sample=sample, modality=t.modality, context=context)
-    program = formed(_build(method, source, spec, settings, 0), card.form)
+    built = _build(method, source, spec, settings, 0)
+    if built.origin is not None and built.origin.config != settings:
+        got = "settings that it fills in itself are missing or others"
+        raise ArtifactError(say(str(path), f"must hold the settings as {card.method} writes them", got))
+    program = formed(built, card.form)
     restore(program, stored)
     return program.eval()

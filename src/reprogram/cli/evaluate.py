@@ -34,13 +34,36 @@ def evaluate(
     loaded = open_program(program, source, force=force, device=device)
     data = open_task(loaded, task)
     metrics = _score(loaded, data, split, batch_size)
-    facts = _facts(metrics)
+    facts = _facts(metrics) | _usage(loaded)
     if json:
         emit({"program": str(program), "task": data.name, "split": split, **facts})
         return
     kind = f"{len(data.classes)} classes" if data.classes else "texts to be written"
     lines = {"program": program, "task": f"{data.name}, {split}, {len(metrics)} inputs, {kind}"}
-    tell(pairs(lines | _shown(metrics, facts) | {"seconds": f"{metrics.seconds:.1f}"}))
+    tell(pairs(lines | _shown(metrics, facts) | {"seconds": f"{metrics.seconds:.1f}"} | _spent(facts)))
+
+
+def _usage(program: "Program") -> dict[str, Any]:
+    """What was asked of a server, for sources behind one."""
+    from dataclasses import asdict
+
+    from reprogram.sources import EndpointSource
+
+    source = program.source
+    if not isinstance(source, EndpointSource):
+        return {}
+    return {"usage": asdict(source.usage) | {"scoring": list(source.scoring), "exact": source.scoring != ("writing",)}}
+
+
+def _spent(facts: dict[str, Any]) -> dict[str, object]:
+    used = facts.get("usage")
+    if used is None:
+        return {}
+    asked = f"{used['requests']:,} requests, {used['hits']:,} answers kept from before; "
+    tokens = f"{used['prompt_tokens']:,} tokens read, {used['completion_tokens']:,} written"
+    scores = f" ({', '.join(used['scoring'])})" if used["scoring"] else ""
+    inexact = "" if used["exact"] else "; scores are counts of texts, not probabilities"
+    return {"server": asked + tokens + scores + inexact}
 
 
 def _shown(metrics: "Metrics", facts: dict[str, Any]) -> dict[str, object]:

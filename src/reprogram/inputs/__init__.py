@@ -2,11 +2,14 @@
 
 from reprogram.inputs.additive import Additive, around_mask, frame_mask, full_mask
 from reprogram.inputs.compose import Prompt, padded, pattern, watermarked
+from reprogram.inputs.decomposition import Decomposed, Handlers, Limits
 from reprogram.inputs.demonstrations import Demonstrations, Shown
 from reprogram.inputs.encoded_prompt import EncodedPrompt, Encoder
 from reprogram.inputs.entry import Entry, entry
 from reprogram.inputs.full_linear import FullLinear
 from reprogram.inputs.grouped import GroupedDemonstrations
+from reprogram.inputs.interleaved import Interleaved, Turns
+from reprogram.inputs.least_to_most import LeastToMost
 from reprogram.inputs.mask import SampleMask
 from reprogram.inputs.multitask_prompt import MultitaskPrompt, of_tasks
 from reprogram.inputs.opening import Opening, open_task, with_classes
@@ -15,6 +18,8 @@ from reprogram.inputs.place import Place
 from reprogram.inputs.prefix import EncodedPrefix, Prefix
 from reprogram.inputs.prompt_mixture import PromptMixture
 from reprogram.inputs.prompt_tokens import PromptTokens, ReplacedTokens, patch_size, uniform_start
+from reprogram.inputs.reasoning import TwoPasses
+from reprogram.inputs.retrieval import Passage, Passages, Retriever, read_passages
 from reprogram.inputs.selection import (
     Order,
     arrange,
@@ -35,6 +40,7 @@ from reprogram.inputs.transfer import most_similar, prompt_of, similarity, trans
 
 __all__ = [
     "Additive",
+    "Decomposed",
     "Demonstrations",
     "EncodedPrefix",
     "EncodedPrompt",
@@ -43,9 +49,15 @@ __all__ = [
     "FixedSelector",
     "FullLinear",
     "GroupedDemonstrations",
+    "Handlers",
+    "Interleaved",
+    "LeastToMost",
+    "Limits",
     "MultitaskPrompt",
     "Opening",
     "Order",
+    "Passage",
+    "Passages",
     "Patch",
     "Place",
     "Prefix",
@@ -53,12 +65,15 @@ __all__ = [
     "PromptMixture",
     "PromptTokens",
     "ReplacedTokens",
+    "Retriever",
     "SampleMask",
     "Selector",
     "Shown",
     "SoftPrompt",
     "Start",
     "Template",
+    "Turns",
+    "TwoPasses",
     "VectorSelector",
     "WordSelector",
     "around_mask",
@@ -82,6 +97,7 @@ __all__ = [
     "prompt_of",
     "prompt_start",
     "random_choice",
+    "read_passages",
     "similarity",
     "transfer",
     "twins",

@@ -6,6 +6,7 @@ Outputs that are linear in class scores or features have `fold()` [S, T] and `of
 """
 
 from reprogram.outputs.answers import answers, head_on_features
+from reprogram.outputs.arithmetic import evaluate, recomputed
 from reprogram.outputs.calibrated import Calibrated, content_free
 from reprogram.outputs.choose import label_map
 from reprogram.outputs.class_texts import article, named, text_encoder, text_vectors
@@ -22,6 +23,7 @@ from reprogram.outputs.label_words import Words, tokenised_words, words_of
 from reprogram.outputs.likelihood import Likelihood
 from reprogram.outputs.linear import Linear
 from reprogram.outputs.mixture import MixtureOfAnswers
+from reprogram.outputs.parsing import Parser
 from reprogram.outputs.prototypes import NearestNeighbours, Prototypes
 from reprogram.outputs.rule_verbalizer import RuleVerbalizer
 from reprogram.outputs.rules import FirstClasses, NamedClasses
@@ -29,6 +31,7 @@ from reprogram.outputs.soft_verbalizer import SoftVerbalizer, soft_verbalizer
 from reprogram.outputs.statistical import BayesianMap, BayesianMapPlus, FrequencyMap, RandomMap
 from reprogram.outputs.token_scores import TokenScores
 from reprogram.outputs.verbalizer import ContinuationVerbalizer, Verbalizer, verbalizer
+from reprogram.outputs.voted import ParsedText, Voted, decided, majority_at, vote
 
 __all__ = [
     "BayesianMap",
@@ -44,6 +47,8 @@ __all__ = [
     "MixtureOfAnswers",
     "NamedClasses",
     "NearestNeighbours",
+    "ParsedText",
+    "Parser",
     "PromptEnsemble",
     "Prototypes",
     "RandomMap",
@@ -51,21 +56,27 @@ __all__ = [
     "SoftVerbalizer",
     "TokenScores",
     "Verbalizer",
+    "Voted",
     "Words",
     "answers",
     "article",
     "content_free",
+    "decided",
+    "evaluate",
     "head_on_features",
     "label_map",
+    "majority_at",
     "named",
     "prompt_bias",
     "prompt_scores",
     "prompt_weights",
+    "recomputed",
     "soft_verbalizer",
     "standing_out",
     "text_encoder",
     "text_vectors",
     "tokenised_words",
     "verbalizer",
+    "vote",
     "words_of",
 ]

@@ -23,7 +23,7 @@ MAX_LINE = 2**20
 MAX_ROWS = 10_000_000
 """Rows of a table. Parquet can declare many with few bytes."""
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def open_table(path: Path, known: Known | None = None) -> Table:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _open_parquet(path)
-    if suffix in (".jsonl", ".ndjson"):
+    if suffix in (".json", ".jsonl", ".ndjson"):  # some data sets call JSON lines .json
         return _open_json(path)
     return _open_csv(path, "\t" if suffix == ".tsv" else None, known)
 

@@ -173,7 +173,12 @@ def _entries(path: Path, plan: _Plan, split: str) -> Iterator[Entry]:
         yield Entry(
             name=f"{name}:{row.line}",
             where=f"{printable(path)} line {row.line}",
-            texts=tuple(row.cells.get(column) for column in columns.texts),
+            texts=tuple(_joined(row.cells.get(column)) for column in columns.texts),
             answer=row.cells.get(columns.answer),
             split=split or row_split(path, row, columns.split),
         )
+
+
+def _joined(cell: object) -> object:
+    """A list of texts, such as the options of a question, as lines of one."""
+    return "\n".join(cell) if isinstance(cell, list) and all(isinstance(part, str) for part in cell) else cell

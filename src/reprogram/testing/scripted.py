@@ -143,7 +143,7 @@ class _Script:
         return None
 
     def digest(self) -> str:
-        return json.dumps([pattern.pattern for pattern, _ in self.rules])
+        return json.dumps([(p.pattern, reply if isinstance(reply, str) else repr(reply)) for p, reply in self.rules])
 
 
 def scripted_source(rules: Sequence[tuple[str, Reply]], *, pictures: bool = False) -> PromptFake:
