@@ -9,6 +9,7 @@ from reprogram.core.source import Capability, Source
 from reprogram.sources import ModuleSource
 from reprogram.tasks import Task
 from reprogram.testing import scripted_source, tiny_language_model, tiny_task, tiny_text_source
+from reprogram.testing.oracle import Brightest, CopiesLabel, OracleSource, PointAt, Rule
 
 WORDS = {"bad": ("awful", "dull", "poor"), "funny": ("hot", "big", "odd"), "good": ("fine", "great", "best")}
 
@@ -56,8 +57,20 @@ def vision_transformer() -> ModuleSource:
     return rp.wrap(model, input_shape=(3, 16, 16), sites=f"{blocks}.*", tokens=True, width=32, resizable=False)
 
 
-def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, object]]:
+_VISUAL: dict[str, tuple[Rule, dict[str, object]]] = {
+    "set_of_mark": (Brightest(), {"regions": "grid", "rows": 3, "columns": 1, "answer": "mark", "size": 96}),
+    "pivot": (PointAt(0.5, 0.9), {"rows": 3, "size": 160, "rounds": 2, "first": 6, "later": 4}),
+    "vtprompt": (Brightest(tiny_task().classes), {"regions": "grid", "rows": 3, "columns": 1, "size": 96}),
+    "visual_icl": (CopiesLabel(tiny_task().classes), {"canvas": 64}),
+}
+"""What each method of visual prompts is tested with: a rule for the oracle, and settings."""
+
+
+def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, object]]:  # noqa: PLR0911 - a table
     """A source, a task and settings for the contract test; None for the contract's own."""
+    if method.name in _VISUAL:
+        rule, settings = _VISUAL[method.name]
+        return OracleSource(rule), tiny_task(), settings
     if method.name.startswith("vpt"):
         return vision_transformer(), tiny_task(), {"tokens": 4}
     if method.name in ("few_shot", "structured_prompting"):

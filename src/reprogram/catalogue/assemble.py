@@ -16,6 +16,7 @@ from reprogram.core.program import Program
 from reprogram.core.source import Capability, Source
 from reprogram.core.task import Example, Sample, TaskSpec
 from reprogram.core.texts import Texts
+from reprogram.media import to_data_uri
 from reprogram.sources import load_source
 from reprogram.store import check_source, read, restore
 from reprogram.tasks import Task
@@ -84,8 +85,10 @@ class Pool(Sequence[Example]):
         row = range(len(self))[index]
         split = self._task.train
         texts = split.fetch(torch.tensor([row]))
+        if isinstance(texts, torch.Tensor):  # a picture is kept as the text of a PNG
+            return Example((to_data_uri(texts[0]),), self._task.classes[int(split.labels[row])])
         if not isinstance(texts, Texts):
-            raise DataError(say(split.name, "must hold texts to be shown in a prompt", "pictures"))
+            raise DataError(say(split.name, "must hold texts or pictures to be shown in a prompt", type(texts)))
         answer = texts.targets[0] if texts.targets is not None else self._task.classes[int(split.labels[row])]
         return Example(tuple(texts.row(0).values()), answer)
 

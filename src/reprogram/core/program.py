@@ -182,6 +182,10 @@ class Program(nn.Module):
         talks = [e for e in self.input if isinstance(e, Conversing)]
         if not talks:
             return self.source(x, self.input, self.output.reading)
+        for edit in self.input.at("input"):
+            if edit is talks[0]:
+                break
+            x = edit(x)
         if len(talks) > 1 or not isinstance(x, Texts):
             raise CapabilityError(say("program", "must have one conversation, about texts", len(talks)))
         return SourceOutput(written=converse(self._asked, x, talks[0]))

@@ -72,7 +72,7 @@ class Template(Edit):
         columns = {name: _column(value, name) for data, name in self._parts if data}
         rows = [self._render({name: texts[i] for name, texts in columns.items()}) for i in range(len(value))]
         prompts, spans = tuple(row[0] for row in rows), tuple(row[1] for row in rows)
-        return Texts({"prompt": prompts}, value.targets, spans)
+        return Texts({"prompt": prompts}, value.targets, spans, value.pictures)
 
     def extra_repr(self) -> str:
         """What `print(program)` shows."""

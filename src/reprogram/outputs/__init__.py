@@ -22,6 +22,7 @@ from reprogram.outputs.identity import Identity
 from reprogram.outputs.label_words import Words, tokenised_words, words_of
 from reprogram.outputs.likelihood import Likelihood
 from reprogram.outputs.linear import Linear
+from reprogram.outputs.marked import MarkedClasses, NamedAnswer, PointClasses, QuadrantColours
 from reprogram.outputs.mixture import MixtureOfAnswers
 from reprogram.outputs.parsing import Parser
 from reprogram.outputs.prototypes import NearestNeighbours, Prototypes
@@ -44,13 +45,17 @@ __all__ = [
     "Identity",
     "Likelihood",
     "Linear",
+    "MarkedClasses",
     "MixtureOfAnswers",
+    "NamedAnswer",
     "NamedClasses",
     "NearestNeighbours",
     "ParsedText",
     "Parser",
+    "PointClasses",
     "PromptEnsemble",
     "Prototypes",
+    "QuadrantColours",
     "RandomMap",
     "RuleVerbalizer",
     "SoftVerbalizer",

@@ -116,6 +116,7 @@ def source_refs() -> dict[str, str]:
         "timm/<name>": "any image classifier of timm (extra: vision); weights come from its hub",
         "timm/<name>?pretrained=false": "the same with random weights, no download",
         "hf/<folder or id>": "any language model, text encoder or image classifier of transformers (extra: text)",
+        "hf/<folder or id>?as=pictures": "a model of transformers that reads pictures and text, and writes",
         "hf/<folder or id>?as=masked": "the same read as causal, masked, seq2seq, classifier, encoder or image",
         "endpoint/<address>": "a model behind an OpenAI-compatible HTTP server (extra: endpoint)",
         "endpoint/<address>?model=<name>": "the same where the server has several",

@@ -22,8 +22,9 @@ from reprogram.sources._quantised import keep_gradients
 from reprogram.sources.language import Kind, LanguageSource, language_source
 from reprogram.sources.module import ModuleSource, wrap
 from reprogram.sources.transformers_files import has_tokenizer, model_folder, pixels, pooling
+from reprogram.sources.transformers_pictures import PictureSource, picture_source
 
-KINDS: tuple[str, ...] = (*get_args(Kind), "image")
+KINDS: tuple[str, ...] = (*get_args(Kind), "image", "pictures")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 POOLINGS = ("mean", "mean-unit", "first")
 SEED = 0
@@ -37,6 +38,7 @@ _BY_NAME = (
 _AUTO = {
     "causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "seq2seq": "AutoModelForSeq2SeqLM",
     "classifier": "AutoModelForSequenceClassification", "image": "AutoModelForImageClassification",
+    "pictures": "AutoModelForImageTextToText",
 }  # fmt: skip
 
 
@@ -45,8 +47,8 @@ class TextOptions:
     """What can be said about a model of transformers when it is loaded.
 
     Attributes:
-        kind: "causal", "masked", "seq2seq", "classifier", "encoder" or "image"; by default what the model's
-            configuration names as its architecture.
+        kind: "causal", "masked", "seq2seq", "classifier", "encoder", "image" or "pictures" (reads pictures and text);
+            by default what the model's configuration names as its architecture.
         dtype: of the weights; None for float32, or for a quantised model what its loader chooses.
         device: where to put it.
         checkpoint: compute what is inside the blocks again in the backward pass, to save memory.
@@ -111,7 +113,7 @@ def tokenizers() -> Any:
         raise missing_extra("tokenizers", "text", "A tokenizer") from problem
 
 
-def load_transformers(name: str, **options: Any) -> LanguageSource | ModuleSource:
+def load_transformers(name: str, **options: Any) -> LanguageSource | ModuleSource | PictureSource:
     """A model of transformers as a source.
 
     Args:
@@ -133,7 +135,7 @@ def load_transformers(name: str, **options: Any) -> LanguageSource | ModuleSourc
     return open_folder(folder, chosen, ref=f"hf/{name}" + (f"?{query}" if query else ""))
 
 
-def open_folder(folder: Path, options: TextOptions, *, ref: str) -> LanguageSource | ModuleSource:
+def open_folder(folder: Path, options: TextOptions, *, ref: str) -> LanguageSource | ModuleSource | PictureSource:
     """A model whose files are in a folder as a source.
 
     Raises:
@@ -147,6 +149,9 @@ def open_folder(folder: Path, options: TextOptions, *, ref: str) -> LanguageSour
             raise SourceError(say(ref, "must read from left to right to be loaded as causal", config.model_type))
         model = _model(library, folder, config, kind, options)
         tokenizer = None
+        if kind == "pictures":
+            processor = library.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return picture_source(model, processor, ref=ref)
         if kind != "image" and has_tokenizer(folder):
             tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if kind == "image":
@@ -163,12 +168,13 @@ def is_transformers(module: object) -> bool:
 
 def wrap_transformers(
     model: nn.Module, tokenizer: Any = None, *, ref: str | None = None, checkpoint: bool = False
-) -> LanguageSource | ModuleSource:
+) -> LanguageSource | ModuleSource | PictureSource:
     """A model of transformers in memory as a source.
 
     Args:
         model: a `PreTrainedModel`; frozen and switched to eval mode, in place.
-        tokenizer: for a model that reads text; for one of pictures its image processor. Without it a language model
+        tokenizer: for a model that reads text; for one of pictures its image processor; for one of pictures and text
+            its processor, which has both. Without it a language model
             reads token ids only, and an image model is given pixels in [0, 1] as they are.
         ref: how to load it again.
         checkpoint: compute what is inside the blocks again in the backward pass, to save memory.
@@ -178,6 +184,8 @@ def wrap_transformers(
     """
     keep_gradients(model)
     reads = getattr(model, "main_input_name", None)
+    if getattr(tokenizer, "image_processor", None) is not None and getattr(tokenizer, "tokenizer", None) is not None:
+        return picture_source(model, tokenizer, ref=ref)
     if reads == "input_ids":
         return language_source(model, tokenizer, ref=ref, checkpoint=checkpoint)
     if reads != "pixel_values":
@@ -193,6 +201,8 @@ def _kind(config: Any, ref: str) -> str:
     """By the class that the configuration names."""
     named = (getattr(config, "architectures", None) or [""])[0]
     kind = next((kind for part, kind in _BY_NAME if named.endswith(part)), None)
+    if kind == "seq2seq" and getattr(config, "vision_config", None) is not None:
+        return "pictures"
     if kind is None or (kind == "encoder" and not hasattr(config, "vocab_size")):
         remedy = f"Say what to load it as: hf/…?as= and one of {', '.join(KINDS)}."
         raise SourceError(say(ref, "must name an architecture that we know in its config.json", named or None, remedy))
