@@ -113,5 +113,5 @@ METHOD = Method(
     config=Config,
     build=build,
     context=context,
-    needs=frozenset({Capability.GENERATION, Capability.LOG_PROBABILITIES, Capability.TOKEN_INSERTION}),
+    needs=frozenset({Capability.GENERATION, Capability.LOG_PROBABILITIES}),
 )

@@ -113,8 +113,8 @@ class Starts:
             made = source.record_behind(source.embedded(row), before)
             found = behind(before, made, len(ids) - start)
         if remember:
+            self._kept.pop(ids, None)  # to the end; another thread may have dropped it
             self._kept[ids] = found
-            self._kept.move_to_end(ids)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
