@@ -12,7 +12,8 @@ from reprogram.report.controls import placed
 from reprogram.report.texts import LONGEST, text_samples
 from reprogram.report.verdict import judge
 from reprogram.tasks import Task, load_task
-from reprogram.testing import tiny_text_source
+from reprogram.testing import scripted_source, tiny_text_source
+from tests.methods.text_tasks import opinions, orders
 from tests.report.pages import read_page
 
 QUIET = FitOptions(progress=False)
@@ -169,3 +170,25 @@ def test_tables_and_comparisons(mood, orders, tmp_path):
     assert "test texts is the" in page.text and "picture" not in page.text.lower() and not page.misnested
     page = read_page(write_comparison([orders], ORDERS, tmp_path / "d.html", controls=controls(orders, ORDERS)))
     assert "texts to be written" in page.text and not page.misnested
+
+
+def test_programs_that_read_answers_off_texts(tmp_path):
+    task = orders()
+    source = scripted_source(
+        [(r"get the film\n$", "  "), (r"get the (\w+)\n$", lambda found, _: f"{found[1]} {found[1]}")]
+    )
+    result = fit(build("few_shot", source, task, shots=2), task, options=QUIET)
+    made = controls(result, task)
+    assert [c.name for c in made] == ["no edit, same output"]
+    text = write_report(result, task, tmp_path / "r.html", controls=made).read_text()
+    assert "What the source is shown" in text and "with 2 examples" in text
+    assert "no answer could be read of" in text and "read by rule off what the source writes" in text
+    assert "perplexity" not in text and ">nan" not in text.lower()
+
+
+def test_conversations_are_shown_step_by_step(tmp_path):
+    task = opinions()
+    source = scripted_source([("therefore|Therefore", "(C)"), ("", "It is praise.")])
+    result = fit(build("zero_shot_cot", source, task), task, options=QUIET)
+    text = write_report(result, task, tmp_path / "r.html", controls=controls(result, task)).read_text()
+    assert "2 questions" in text and "Answer 2" in text and "It is praise." in text

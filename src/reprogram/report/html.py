@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from reprogram.core.program import Observing
 from reprogram.fit import FitResult, Metrics
 from reprogram.report import facts, figures, page, pictures
 from reprogram.report.controls import Control, placed
 from reprogram.report.figures import Bar, Figure, Line
 from reprogram.report.mapping import label_map
+from reprogram.report.prompt import shown
 from reprogram.report.texts import text_samples
 from reprogram.report.verdict import Verdict, judge, points, scored
 from reprogram.report.words import interval, percent, perplexity, thing, writes
@@ -101,6 +103,8 @@ def _contents(
         "texts": text_samples(program, task),
         "thing": thing(task),
         "generates": task.spec.generates,
+        "exact": verdict.mine is not None and verdict.mine.answers is not None,
+        "prompt": shown(program, task),
         "shown_split": pictures.shown_split(task).name,
         "mapping": label_map(program, task.classes),
         **_mistakes(verdict.mine, task),
@@ -147,6 +151,8 @@ def _tiles(result: FitResult, verdict: Verdict) -> list[facts.Fact]:
         rows.append(fact(f"{verdict.split} {what}", percent(verdict.mine.accuracy), interval(verdict.mine)))
         if writes(verdict.mine):
             rows.append(fact("perplexity", perplexity(verdict.mine), f"{verdict.mine.loss:.2f} nats a token"))
+    if verdict.mine is not None and verdict.mine.unparsable is not None:
+        rows.append(fact("without an answer", percent(verdict.mine.unparsable), "counted as wrong"))
     theirs = scored(verdict.best, verdict.split) if verdict.best else None
     if verdict.best and theirs and verdict.difference is not None:
         rows.append(fact("best control", percent(theirs.accuracy), verdict.best.name))
@@ -229,8 +235,8 @@ def _standing(row: Control, verdict: Verdict, mine: bool) -> Standing:
         accuracy=percent(metrics.accuracy) if metrics else "–",
         interval=f"{100 * low:.1f} – {100 * high:.1f}" if metrics else "–",
         difference=gap,
-        balanced=percent(metrics.balanced_accuracy) if metrics and not writes(metrics) else "–",
-        loss=f"{metrics.loss:.2f}" if metrics else "–",
+        balanced=percent(metrics.balanced_accuracy) if metrics and metrics.confusion is not None else "–",
+        loss=f"{metrics.loss:.2f}" if metrics and math.isfinite(metrics.loss) else "–",
         learned=f"{row.parameters.effective:,}",
         fitted=f"{row.parameters.fitted:,}",
         seconds=facts.duration(row.seconds),
@@ -244,7 +250,9 @@ def _story(result: FitResult) -> str:
         return "No history of the fit was found, so only the program as it is can be shown."
     if "loss" in result.history[-1]:
         return ""
-    return "Nothing is learned by gradient here: one pass over the training split is all the fitting there is."
+    if isinstance(result.program.output, Observing):
+        return "Nothing is learned by gradient here: one pass over the training split is all the fitting there is."
+    return "Nothing is learned and nothing counted here: the program is what it shows and how it reads the answer."
 
 
 def _by_class(confusion: Tensor) -> list[tuple[int, float, int]]:

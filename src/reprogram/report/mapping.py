@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from reprogram.core.errors import ConfigError
-from reprogram.core.program import Output, Program
+from reprogram.core.program import Answering, Output, Program
 from reprogram.core.source import SourceSpec, TextSource
-from reprogram.outputs import ContinuationVerbalizer, Linear, TokenScores, Verbalizer
+from reprogram.outputs import Calibrated, ContinuationVerbalizer, Likelihood, Linear, TokenScores, Verbalizer
 
 MOST_ROWS = 60
 MOST_CELLS = 8
@@ -66,17 +66,9 @@ class LabelMap:
 def label_map(program: Program, classes: tuple[str, ...]) -> LabelMap:
     """Read a program's label map."""
     output, spec = program.output, program.source.spec
-    if isinstance(output, TokenScores):
-        return LabelMap(
-            "none", "The answer is what the source writes: its own scores of the next token, as they are.", []
-        )
-    if isinstance(output, (Verbalizer, ContinuationVerbalizer)) and isinstance(program.source, TextSource):
-        words = _label_words(output, program.source)
-        rows = [
-            Row(name, [Cell(w, "", 0.0) for w in mine[:MOST_CELLS]], "")
-            for name, mine in zip(classes, words, strict=True)
-        ]
-        return LabelMap("words", _TEXTS["words"], rows[:MOST_ROWS], max(0, len(classes) - MOST_ROWS))
+    found = _of_texts(output, program, classes)
+    if found is not None:
+        return found
     if output.reads_features:
         text = "The output reads the network's features, not its class scores, so there are no source classes to show."
         return LabelMap("none", text, [])
@@ -90,11 +82,38 @@ def label_map(program: Program, classes: tuple[str, ...]) -> LabelMap:
     return LabelMap(kind, _TEXTS[kind], rows, max(0, len(classes) - MOST_ROWS))
 
 
+def _of_texts(output: Output, program: Program, classes: tuple[str, ...]) -> LabelMap | None:
+    """How answers are read off texts and scores of texts; None for other outputs."""
+    if isinstance(output, Answering):
+        told = f"{type(output).__name__}({output.extra_repr()})"
+        return LabelMap("none", f"The answer is read by rule off what the source writes: {told}.", [])
+    if isinstance(output, TokenScores):
+        told = "The answer is what the source writes: its own scores of the next token, as they are."
+        return LabelMap("none", told, [])
+    likely = output.inner if isinstance(output, Calibrated) else output
+    kind, words = "", list[list[str]]()
+    if isinstance(likely, Likelihood):
+        kind, owner = "likelihood", likely.owner.tolist()
+        words = [
+            [c for c, t in zip(likely.reading.choices, owner, strict=True) if t == k] for k in range(likely.targets)
+        ]
+    elif isinstance(output, (Verbalizer, ContinuationVerbalizer)) and isinstance(program.source, TextSource):
+        kind, words = "words", _label_words(output, program.source)
+    if not kind:
+        return None
+    rows = [
+        Row(name, [Cell(w, "", 0.0) for w in mine[:MOST_CELLS]], "") for name, mine in zip(classes, words, strict=True)
+    ]
+    return LabelMap("words", _TEXTS[kind], rows[:MOST_ROWS], max(0, len(classes) - MOST_ROWS))
+
+
 _TEXTS = {
     "one-to-one": "Each target class is read from one source class: the score of the source class is the target's.",
     "shares": "Each target's score is a weighted mean of source scores. The source classes with the most weight are "
     "shown, the heaviest first; a deeper tint is more weight.",
     "words": "Each class is read from label words: its score is what the source gives them where the answer goes.",
+    "likelihood": "Each class is read from label words: its score is the log-probability that the source gives them "
+    "after the prompt, less what calibration found they get anyway.",
     "weights": "Each target's score is a weighted sum of source scores, in standard deviations of each source score "
     "where the layer standardises them. The largest weights are shown: blue speaks for the target, orange against it.",
 }

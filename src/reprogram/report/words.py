@@ -12,7 +12,7 @@ def thing(given: FitResult | Task) -> str:
 
 def writes(metrics: Metrics) -> bool:
     """Whether these are of texts that are to be written, so that accuracy counts their tokens."""
-    return metrics.confusion is None
+    return metrics.confusion is None and metrics.answers is None
 
 
 def percent(share: float) -> str:
@@ -49,7 +49,8 @@ def reading(metrics: Metrics, split: str, thing: str) -> str:
     """A sentence without its full stop: how well a program answers."""
     where = amount(len(metrics), f"{split} {thing}")
     if not writes(metrics):
-        return f"The program is right on {percent(metrics.accuracy)} of {where} ({interval(metrics)})"
+        missed = f"; no answer could be read of {percent(metrics.unparsable)}" if metrics.unparsable else ""
+        return f"The program is right on {percent(metrics.accuracy)} of {where} ({interval(metrics)}{missed})"
     return (
         f"Told what comes before, the program predicts {percent(metrics.accuracy)} of the tokens to be written in "
         f"{where} ({interval(metrics)}; {metrics.loss:.2f} nats a token, perplexity {perplexity(metrics)})"
