@@ -13,7 +13,8 @@ from reprogram.report.texts import LONGEST, text_samples
 from reprogram.report.verdict import judge
 from reprogram.tasks import Task, load_task
 from reprogram.testing import scripted_source, tiny_text_source
-from tests.methods.text_tasks import opinions, orders
+from tests.methods.text_tasks import opinions
+from tests.methods.text_tasks import orders as words_twice
 from tests.report.pages import read_page
 
 QUIET = FitOptions(progress=False)
@@ -173,7 +174,7 @@ def test_tables_and_comparisons(mood, orders, tmp_path):
 
 
 def test_programs_that_read_answers_off_texts(tmp_path):
-    task = orders()
+    task = words_twice()
     source = scripted_source(
         [(r"get the film\n$", "  "), (r"get the (\w+)\n$", lambda found, _: f"{found[1]} {found[1]}")]
     )
