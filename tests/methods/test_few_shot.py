@@ -400,3 +400,20 @@ def test_a_file_cannot_send_texts_to_a_server(tmp_path):
         with pytest.raises(ArtifactError, match="nothing is sent there unasked"):
             rp.load(tmp_path / "p.safetensors")
         assert rp.load(tmp_path / "p.safetensors", rp.load_source(f"endpoint/{server.url}", cache=False)) is not None
+
+
+def test_batch_calibration_takes_as_many_training_texts_as_it_says_the_same_for_a_seed():
+    task = opinions(96)
+    source = hash_source(order=40)
+    program = rp.build("few_shot", source, task, shots=1, calibration="batch", observe=5)
+    source.calls.clear()
+    rp.fit(program, rp.Task(task.spec, {**task.splits, "val": task.val.subset(torch.arange(0)),
+                                        "test": task.test.subset(torch.arange(0))}), seed=3, options=QUIET)  # fmt: skip
+    assert len(source.calls) == 5
+    prior = program.output.prior.clone()
+    again = rp.build("few_shot", source, task, shots=1, calibration="batch", observe=5)
+    rp.fit(again, task, seed=3, options=QUIET)
+    assert torch.equal(again.output.prior, prior)
+    other = rp.build("few_shot", source, task, shots=1, calibration="batch", observe=5)
+    rp.fit(other, task, seed=4, options=QUIET)
+    assert not torch.equal(other.output.prior, prior)

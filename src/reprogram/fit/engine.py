@@ -211,7 +211,8 @@ class _Run:
                 own.observe(said, torch.zeros(len(own.rows), dtype=torch.int64, device=self.program.source.device))
                 return
             if own.most is not None and own.most < len(split):
-                split = split.subset(torch.randperm(len(split))[: own.most])
+                draw = torch.Generator().manual_seed(self.seed)
+                split = split.subset(torch.randperm(len(split), generator=draw)[: own.most])
         for index in alike(split, scoring_batch(self.program.source.device)):
             out = self.exact.outputs(split, index)
             self.observing.observe(out, split.labels[index].to(self.program.source.device))
