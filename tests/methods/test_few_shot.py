@@ -1,5 +1,6 @@
 """In-context learning: which examples, what prompt, which words, what calibration; and many examples in groups."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -417,3 +418,20 @@ def test_batch_calibration_takes_as_many_training_texts_as_it_says_the_same_for_
     other = rp.build("few_shot", source, task, shots=1, calibration="batch", observe=5)
     rp.fit(other, task, seed=4, options=QUIET)
     assert not torch.equal(other.output.prior, prior)
+
+
+def test_writing_can_be_held_to_the_label_words():
+    source, task = tiny_text_source("gpt2"), opinions()
+    free = rp.evaluate(rp.build("few_shot", source, task, shots=1, read="text", new_tokens=6), task.test)
+    held = rp.build("few_shot", source, task, shots=1, read="text", new_tokens=6, constrain=True)
+    metrics = rp.evaluate(held, task.test)
+    assert free.unparsable > 0 and metrics.unparsable == 0.0
+    assert {a.value for a in metrics.answers} <= set(task.classes)
+
+
+def test_writing_can_be_held_to_a_schema():
+    schema = json.dumps({"type": "object", "properties": {"a": {"enum": ["film", "book"]}}, "required": ["a"],
+                         "additionalProperties": False})  # fmt: skip
+    program = rp.build("few_shot", tiny_text_source("gpt2"), orders(), shots=1, schema=schema, answer="json")
+    said = program.predict(["number 1 get the film", "number 2 get the book"]).labels
+    assert {json.loads(text)["a"] for text in said} <= {"film", "book"}

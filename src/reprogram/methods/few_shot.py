@@ -26,7 +26,7 @@ from reprogram.core.source import Capability, PromptSource, Source, TextSource, 
 from reprogram.core.task import Example, TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.core.texts import Texts
-from reprogram.core.writing import Writing
+from reprogram.core.writing import Grammar, Writing
 from reprogram.inputs import Demonstrations, Template, default_layout
 from reprogram.inputs.jinja import JinjaLayout
 from reprogram.inputs.selection import Order, arrange, balanced_choice, random_choice, vote_k
@@ -71,6 +71,8 @@ class Config:
         observe: training texts for "batch" (Zhou et al.: about 10 are too few, more than 100 change little).
         new_tokens: to write at most, where texts are written.
         stop: where writing ends.
+        constrain: where classes are read off the text, let nothing but label words be written.
+        schema: of a task of generation: a JSON schema that what is written must keep to.
         recipe: one pass for the calibration; there is nothing to learn.
     """
 
@@ -92,6 +94,8 @@ class Config:
     observe: int = 128
     new_tokens: int = 32
     stop: tuple[str, ...] = ("\n\n",)
+    constrain: bool = False
+    schema: str | None = None
     recipe: Recipe = Recipe(refresh="once", epochs=1)
 
     def __post_init__(self) -> None:
@@ -144,7 +148,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         instruction=config.instruction, count=model.count, room=room, select=_select(task.context, config),
         jinja=None if config.jinja is None else JinjaLayout(config.jinja, columns),
     )  # fmt: skip
-    output = _likelihood(model, task, config, shown) if likely else _text(task, config)
+    output = _likelihood(model, task, config, shown) if likely else _text(task, config, shown.join)
     return Program([shown], source, output, origin=Origin(method=METHOD.name, config=config, task=task))
 
 
@@ -190,8 +194,14 @@ def domain_rows(examples: Sequence[Example], columns: Sequence[str], count: int 
     return Texts({name: tuple(" ".join(draw.choices(words, k=each)) for _ in range(count)) for name in columns})
 
 
-def _text(task: TaskSpec, config: Config) -> Output:
-    writing = Writing(tokens=config.new_tokens, stop=config.stop)
+def _text(task: TaskSpec, config: Config, join: str) -> Output:
+    grammar = None
+    if task.generates and config.schema is not None:
+        grammar = Grammar(kind="json", text=config.schema)
+    elif not task.generates and config.constrain:
+        words = [join + word.strip() for several in words_of(task, config.words) for word in several]
+        grammar = Grammar(kind="choice", text="\n".join(words))
+    writing = Writing(tokens=config.new_tokens, stop=config.stop, grammar=grammar)
     if task.generates:
         whole = Parser(kind="text", markers=(), fallback="whole", cut=config.stop)
         part = Parser(kind=config.answer, markers=(), fallback="first", cut=config.stop)
