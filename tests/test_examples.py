@@ -9,7 +9,10 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.mark.parametrize(("name", "says"), [("own_method.py", "contract kept"), ("quickstart.py", "says [")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("own_method.py", "contract kept"), ("quickstart.py", "says ["), ("few_shot.py", '"item":"green tea"')],
+)
 def test_example(name, says):
     command = [sys.executable, str(EXAMPLES / name), "--small"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
@@ -18,4 +21,4 @@ def test_example(name, says):
 
 
 def test_every_example_is_tested():
-    assert {p.name for p in EXAMPLES.glob("*.py")} == {"own_method.py", "quickstart.py"}
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {"own_method.py", "quickstart.py", "few_shot.py"}
