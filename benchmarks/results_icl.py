@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--questions", type=int, default=100, help="of GSM8K and of AQuA")
+    parser.add_argument("--tasks", nargs="*", default=["sst2", "gsm8k", "aqua"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
@@ -141,7 +142,7 @@ def main() -> None:
         source = load_source("bundled/smollm2-135m")
         done = {tuple(r["cell"]) for r in rows_of(arguments.out)}
         for one in cells(arguments.draws, arguments.questions):
-            if one in done:
+            if one in done or one[0] not in arguments.tasks:
                 continue
             name, method, size, seed = one
             rows = sst2(source, method, size, seed) if name == "sst2" else reasoning(source, name, method, size)

@@ -1,13 +1,16 @@
 """Prompts and what may follow them as token ids: chats rendered, prompt and choice tokenised together, texts cut."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from reprogram.core.errors import CapabilityError, DataError, say
 from reprogram.core.texts import MASK, SEP, Texts
 from reprogram.core.writing import PICTURE, turns
 from reprogram.sources._tokenising import Tokeniser
+
+AT_ONCE = 32
+"""Prompts that are tokenised at a time: what tokenizers make of a text takes far more memory than its numbers."""
 
 
 @final
@@ -55,28 +58,40 @@ def asked(
         CapabilityError: a prompt with an answer's place before its end, with pictures, or a chat for a tokenizer
             that has no template for it.
     """
-    read = [rendered(tokeniser, prompt) for prompt in texts.prompts]
-    starts = tokeniser.tokenizer([text for text, _ in read], add_special_tokens=False, verbose=False)["input_ids"]
-    joined = [text + choice for (text, _), several in zip(read, choices, strict=True) for choice in several]
-    wholes = iter(tokeniser.tokenizer(joined, add_special_tokens=False, verbose=False)["input_ids"] if joined else [])
     found: list[Asked] = []
-    for row, ((text, chat), ids, several) in enumerate(zip(read, starts, choices, strict=True)):
-        mine = [next(wholes) for _ in several]
-        lead = () if chat or not begin else _lead(tokeniser, bool(ids))
-        base = min((_alike(ids, whole) for whole in mine), default=len(ids))
-        if base + len(lead) == 0:
-            raise DataError(say("prompt", "must have a token, or the source one that starts a text", text))
-        ends = [tuple(whole[base:]) for whole in mine]
-        if not all(ends):
-            empty = [c for c, end in zip(several, ends, strict=True) if not end]
-            raise DataError(say("choice", "must have at least one token of its own", empty))
-        space = None if context is None else context - room - max(map(len, ends), default=0)
-        whole = (*lead, *ids[:base])
-        if space is not None and len(whole) > space:
-            whole = _cut(tokeniser, texts, row, space)
-            ends = [tuple(tokeniser.encode(c)) for c in several]
-        found.append(Asked(whole, tuple(ends), _shared(tokeniser, texts, row, whole, len(lead))))
+    for start in range(0, len(texts), AT_ONCE):
+        read = [rendered(tokeniser, prompt) for prompt in texts.prompts[start : start + AT_ONCE]]
+        part = choices[start : start + AT_ONCE]
+        own = _ids(tokeniser, [text for text, _ in read])
+        joined = [text + choice for (text, _), several in zip(read, part, strict=True) for choice in several]
+        wholes = iter(_ids(tokeniser, joined))
+        for row, ((text, chat), ids, several) in enumerate(zip(read, own, part, strict=True), start):
+            lead = () if chat or not begin else _lead(tokeniser, bool(ids))
+            one = _asked(text, ids, [next(wholes) for _ in several], several, lead)
+            space = None if context is None else context - room - max(map(len, one.choices), default=0)
+            if space is not None and len(one.ids) > space:
+                ends = tuple(tuple(tokeniser.encode(c)) for c in several)
+                one = Asked(_cut(tokeniser, texts, row, space), ends)
+            found.append(replace(one, shared=_shared(tokeniser, texts, row, one.ids, len(lead))))
     return found
+
+
+def _ids(tokeniser: Tokeniser, texts: Sequence[str]) -> list[list[int]]:
+    return tokeniser.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+
+def _asked(
+    text: str, ids: list[int], wholes: Sequence[list[int]], choices: Sequence[str], lead: tuple[int, ...]
+) -> Asked:  # fmt: skip
+    """A prompt and its choices from the tokens of the prompt alone and with each choice."""
+    base = min((_alike(ids, whole) for whole in wholes), default=len(ids))
+    if base + len(lead) == 0:
+        raise DataError(say("prompt", "must have a token, or the source one that starts a text", text))
+    ends = [tuple(whole[base:]) for whole in wholes]
+    if not all(ends):
+        empty = [c for c, end in zip(choices, ends, strict=True) if not end]
+        raise DataError(say("choice", "must have at least one token of its own", empty))
+    return Asked((*lead, *ids[:base]), tuple(ends))
 
 
 def rendered(tokeniser: Tokeniser, prompt: str) -> tuple[str, bool]:

@@ -88,7 +88,7 @@ def _passes(
     rows.sort(key=lambda row: len(row.ids))
     ahead = 0 if part is None else part.length
     while rows:
-        most = max(1, budget // max(1, source.bytes_of(len(rows[-1].ids), ahead)))
+        most = max(1, budget // max(1, source.bytes_of(len(rows[-1].ids), ahead, len(rows[-1].reads))))
         taken = min(len(rows), MOST, most)
         yield part, rows[-taken:]  # the longest first, so that too little memory shows at once
         del rows[-taken:]

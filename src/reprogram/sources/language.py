@@ -489,13 +489,20 @@ class LanguageSource:
         logits = self.run(call, arguments).logits
         return logits[0] if self.gathers else logits.flatten(0, 1)[places]
 
-    def bytes_of(self, tokens: int, ahead: int) -> int:
-        """An estimate, from above, of what one row of a pass takes while it runs: one layer's work, and a mask."""
+    def bytes_of(self, tokens: int, ahead: int, reads: int) -> int:
+        """An estimate, from above, of what one row of a pass takes while it runs.
+
+        One layer's work, a mask, and the scores of all places that are read, which are copied twice.
+        """
         width = self.spec.width or 1
         kept = 2 * self.heads * self.head_width * (ahead + 2 * tokens)
         size = next(self.module.parameters()).element_size()
         inner = getattr(getattr(self.module, "config", None), "intermediate_size", None) or 4 * width
-        return size * (kept + tokens * (8 * width + 3 * inner)) + tokens * (ahead + tokens) * 6
+        return (
+            size * (kept + tokens * (8 * width + 3 * inner))
+            + tokens * (ahead + tokens) * 6
+            + 12 * reads * self.spec.outputs
+        )
 
     def assemble(self, tokens: Tokens, input: Input, before: Before | None) -> tuple[int, Sequence]:
         """The batch's embeddings with edits applied, and how many variants of each input there are."""
