@@ -10,7 +10,7 @@ from pathlib import Path
 import reprogram as rp
 
 source = rp.load_source("bundled/smollm2-135m")
-task = rp.load_task("bundled/json-orders").limit(test=8)
+task = rp.load_task("bundled/json-orders").limit(test=4)
 out = Path(tempfile.mkdtemp()) / "orders.safetensors"
 
 for shots in (0, 4):
