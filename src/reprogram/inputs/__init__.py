@@ -1,6 +1,7 @@
 """I: edits, one operator a file."""
 
 from reprogram.inputs.additive import Additive, around_mask, frame_mask, full_mask
+from reprogram.inputs.class_prompts import ClassPrompts
 from reprogram.inputs.compose import Prompt, padded, pattern, watermarked
 from reprogram.inputs.decomposition import Decomposed, Handlers, Limits
 from reprogram.inputs.demonstrations import Demonstrations, Shown
@@ -48,6 +49,7 @@ from reprogram.inputs.transfer import most_similar, prompt_of, similarity, trans
 __all__ = [
     "Additive",
     "Boxes",
+    "ClassPrompts",
     "ConceptBoxes",
     "Decomposed",
     "Demonstrations",

@@ -24,10 +24,10 @@ from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Input, Program
 from reprogram.core.source import Capability, PromptSource, Reading, Source, prompt_source
 from reprogram.core.task import Example, TaskSpec
-from reprogram.core.taxonomy import Alignment, Taxonomy
+from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.core.texts import Texts
 from reprogram.core.writing import ASSISTANT, USER, Writing, Written
-from reprogram.inputs import Template, entry, with_classes
+from reprogram.inputs import ClassPrompts, Template, entry, with_classes
 from reprogram.outputs.class_texts import named, text_encoder, text_vectors
 from reprogram.outputs.ensemble import ClassTexts, Pooling
 
@@ -155,7 +155,7 @@ def listed(descriptions: Mapping[str, object], classes: Sequence[str]) -> list[E
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = the columns as one text``, ``O = cosine to the pooled descriptions of each class``."""
+    """``I = the columns as one text, words around the class names``, ``O = cosine to the pooled descriptions of each class``."""
     model, task = text_encoder(source), with_classes(task, METHOD.name)
     held = task.context or _given(task.classes, config)
     texts = [(one.texts[0], one.answer) for one in held]
@@ -167,7 +167,8 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
     owner = torch.tensor([task.classes.index(name) for name, _ in texts], device=vectors.device)
     output = ClassTexts(vectors, owner, len(task.classes), pooling=config.pooling, scale=config.scale)
     origin = Origin(method=METHOD.name, config=config, task=replace(task, context=tuple(held)))
-    return Program(entry(source, task, template=config.template).edits, source, output, origin=origin)
+    edits = [*entry(source, task, template=config.template).edits, ClassPrompts(texts)]
+    return Program(edits, source, output, origin=origin)
 
 
 def _given(classes: Sequence[str], config: Config) -> Sequence[Example]:
@@ -208,7 +209,7 @@ def _sentence(one: Written) -> str:
 METHOD = Method(
     name="cupl",
     summary="zero-shot: the class whose descriptions, given or written by a language model, are closest",
-    taxonomy=Taxonomy.of(Alignment.LINEAR),
+    taxonomy=Taxonomy.of(Configuration.FIXED, Location.INPUT, Operator.CONCATENATIVE, Alignment.LINEAR),
     paper=Paper(
         title="What does a platypus look like? Generating customized prompts for zero-shot image classification",
         authors="Sarah Pratt and Ian Covert and Rosanne Liu and Ali Farhadi",
@@ -220,5 +221,4 @@ METHOD = Method(
     build=build,
     context=context,
     needs=frozenset({Capability.FEATURES}),
-    paper_tags="fixed; input (of the class texts); concatenative; linear",
 )

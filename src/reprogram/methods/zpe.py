@@ -18,8 +18,8 @@ from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Input, Program
 from reprogram.core.source import Capability, Source
 from reprogram.core.task import TaskSpec
-from reprogram.core.taxonomy import Alignment, Taxonomy
-from reprogram.inputs import Template, entry, with_classes
+from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
+from reprogram.inputs import ClassPrompts, Template, entry, with_classes
 from reprogram.outputs.class_texts import named, text_encoder, text_vectors
 from reprogram.outputs.ensemble import Debias, PromptEnsemble, Weighing
 
@@ -126,7 +126,7 @@ class Config:
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = the columns as one text``, ``O = weighed cosines to every template with the class's name in it``."""
+    """``I = the columns as one text, words around the class names``, ``O = weighed cosines to every template with the class's name in it``."""
     model, task = text_encoder(source), with_classes(task, METHOD.name)
     templates = TEMPLATES if config.templates is None else config.templates
     if not templates:
@@ -144,13 +144,17 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         scale=config.scale,
     )
     origin = Origin(method=METHOD.name, config=config, task=task)
-    return Program(entry(source, task, template=config.template).edits, source, output, origin=origin)
+    edits = [
+        *entry(source, task, template=config.template).edits,
+        ClassPrompts(list(zip((n for n in task.classes for _ in templates), texts, strict=True))),
+    ]
+    return Program(edits, source, output, origin=origin)
 
 
 METHOD = Method(
     name="zpe",
     summary="zero-shot: templates for the class names, weighed in closed form by unlabelled inputs",
-    taxonomy=Taxonomy.of(Alignment.LINEAR),
+    taxonomy=Taxonomy.of(Configuration.FIXED, Location.INPUT, Operator.CONCATENATIVE, Alignment.LINEAR),
     paper=Paper(
         title=("A Simple Zero-shot Prompt Weighting Technique to Improve Prompt Ensembling in Text-Image Models"),
         authors=(
@@ -164,5 +168,4 @@ METHOD = Method(
     config=Config,
     build=build,
     needs=frozenset({Capability.FEATURES}),
-    paper_tags="fixed; input (of the class texts); concatenative; linear",
 )

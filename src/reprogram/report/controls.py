@@ -20,7 +20,7 @@ from reprogram.core.program import Edit, Observing, Output, Program
 from reprogram.core.result import Parameters
 from reprogram.core.source import Capability, Source
 from reprogram.fit import FitOptions, FitResult, Metrics, fit, measure
-from reprogram.inputs import Demonstrations, Place, Template
+from reprogram.inputs import ClassPrompts, Demonstrations, Place, Template
 from reprogram.outputs import Linear, MixtureOfAnswers
 from reprogram.sources import LanguageSource, ModuleSource
 from reprogram.tasks import Split, Task
@@ -215,7 +215,7 @@ def _rebuilt(program: Program, source: Source, seed: int) -> Program:
 
 
 def _manipulates(program: Program) -> bool:
-    return any(edit.operators for edit in program.input)
+    return any(edit.operators and not isinstance(edit, ClassPrompts) for edit in program.input)
 
 
 def _is_probe(program: Program) -> bool:
