@@ -155,7 +155,7 @@ def listed(descriptions: Mapping[str, object], classes: Sequence[str]) -> list[E
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = the columns as one text, words around the class names``, ``O = cosine to the pooled descriptions of each class``."""
+    """``I = columns as one text, words around class names``, ``O = cosine to each class's pooled descriptions``."""
     model, task = text_encoder(source), with_classes(task, METHOD.name)
     held = task.context or _given(task.classes, config)
     texts = [(one.texts[0], one.answer) for one in held]

@@ -126,7 +126,7 @@ class Config:
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = the columns as one text, words around the class names``, ``O = weighed cosines to every template with the class's name in it``."""
+    """``I = columns as one text, words around class names``, ``O = weighed cosines to every class text``."""
     model, task = text_encoder(source), with_classes(task, METHOD.name)
     templates = TEMPLATES if config.templates is None else config.templates
     if not templates:
