@@ -1,5 +1,6 @@
 """What a source that writes is asked for, and what it wrote. Holds no model and no parser."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -117,6 +118,16 @@ class Answer:
     reason: str = ""
     share: float = 1.0
     unparsable: int = 0
+
+
+def before_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """A text up to the first of some stop texts, and whether one was there.
+
+    >>> before_stop("a. b! c.", ("!", ".")), before_stop("a", (".",))
+    (('a', True), ('a', False))
+    """
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)
 
 
 def readable(prompt: str) -> str:

@@ -165,14 +165,13 @@ def _measure_answers(output: Answering, split: Split, feed: Feed, batches: list[
         )  # fmt: skip
     read = torch.tensor([a.value is not None for a in answers], dtype=torch.bool)
     part = measure(scores[read], split.labels[read])
-    whole = measure(scores, split.labels)
-    right = float(part.confusion.diag().sum()) if part.confusion is not None else 0.0
+    assert part.confusion is not None
+    right, said_as = part.confusion.diag().double(), part.confusion.sum(0).double()
     truth = split.labels.bincount(minlength=scores.shape[1]).double()
-    recall = part.confusion.diag().double() / truth.clamp_min(1) if part.confusion is not None else truth
-    said_as = part.confusion.sum(0).double() if part.confusion is not None else truth
-    f1 = 2 * recall * truth / (truth + said_as).clamp_min(1)
+    recall, f1 = right / truth.clamp_min(1), 2 * right / (truth + said_as).clamp_min(1)
     return replace(
-        part, accuracy=right / max(1, len(split)), loss=whole.loss, scores=scores, answers=answers,
+        part, accuracy=float(right.sum()) / max(1, len(split)), loss=measure(scores, split.labels).loss,
+        scores=scores, answers=answers,
         balanced_accuracy=float(recall[truth > 0].mean()) if len(split) else 0.0,
         macro_f1=float(f1[(truth + said_as) > 0].mean()) if len(split) else 0.0,
         seconds=time.perf_counter() - start,

@@ -17,6 +17,7 @@ from reprogram.core.taxonomy import Operator
 from reprogram.core.texts import MASK, Texts
 from reprogram.core.writing import ASSISTANT, SYSTEM, USER
 from reprogram.inputs.jinja import JinjaLayout
+from reprogram.inputs.selection import within
 from reprogram.inputs.selection_query import Selector
 from reprogram.inputs.template import Template, without_marks
 
@@ -149,11 +150,12 @@ class Demonstrations(Edit):
         return select.choose(value)
 
     def _shown(self, query: str, chosen: Sequence[int], row: Mapping[str, str]) -> Shown:
-        kept, dropped = list(chosen), list[int]()
+        kept = list(chosen)
         if self.room is not None and self._count is not None:
             free = self.room - self._count(self._start() + self._asked(query))
-            while kept and sum(self._size(i) for i in kept) > free:
-                dropped.append(kept.pop(0))
+            best = kept[::-1]
+            kept = within(best, [self._size(i) for i in best], free)[::-1]
+        dropped = list(chosen[: len(chosen) - len(kept)])
         if dropped and not self._said:
             self._said = True
             _log.warning("The demonstrations do not fit into %d tokens: %d of %d are left out, the first ones "

@@ -68,3 +68,10 @@ def context_of(config: Any, tokenizer: Any) -> int | None:
     said = getattr(tokenizer, "model_max_length", None)
     found = [n for n in (limit, said) if isinstance(n, int) and 0 < n < UNBOUNDED]
     return min(found) if found else None
+
+
+def ends_of(model: Any, end: int | None) -> frozenset[int]:
+    """Ids that end a text: the tokenizer's, if it has one, and those that the model says."""
+    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = said if isinstance(said, list) else [said]
+    return frozenset(i for i in [*several, end] if i is not None)

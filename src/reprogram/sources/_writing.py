@@ -19,7 +19,7 @@ from reprogram.core.errors import CapabilityError, DataError, say
 from reprogram.core.inserting import Continued
 from reprogram.core.program import Input
 from reprogram.core.texts import Texts
-from reprogram.core.writing import Finish, Writing, Written
+from reprogram.core.writing import Finish, Writing, Written, before_stop
 from reprogram.sources._before import Before
 from reprogram.sources._grammar import Constraint, constraint
 from reprogram.sources._prompts import Asked, asked
@@ -245,11 +245,10 @@ def _stopped(source: "LanguageSource", one: _Text, stop: Sequence[str]) -> bool:
     tail = source.decode(one.ids[-reach:])
     if not any(text in tail for text in stop):
         return False
-    whole = source.decode(one.ids)
-    ends = [at for text in stop if (at := whole.find(text)) >= 0]
-    if ends:
-        one.text = whole[: min(ends)]
-    return bool(ends)
+    kept, cut = before_stop(source.decode(one.ids), stop)
+    if cut:
+        one.text = kept
+    return cut
 
 
 def _written(source: "LanguageSource", one: _Text) -> Written:
@@ -266,8 +265,7 @@ def _by_library(source: "LanguageSource", x: Texts, input: Input, writing: Writi
     rest = Input(*(e for e in input if e.site != "input"))
     found: list[tuple[Written, ...]] = []
     for text in source.generate(x, rest, max_new_tokens=writing.tokens):
-        ends = [at for stop in writing.stop if (at := text.find(stop)) >= 0]
-        kept = text[: min(ends)] if ends else text
+        kept, _ = before_stop(text, writing.stop)
         tokens = len(source.encode(kept))
         found.append((Written(text=kept, tokens=tokens, finish="length" if tokens >= writing.tokens else "stop"),))
     return tuple(found)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, DataError, say
 from reprogram.core.texts import MASK, SEP, SLOT, SLOTS
-from reprogram.core.writing import ASSISTANT, PICTURE, SYSTEM, USER, Finish, Writing, Written, turns
+from reprogram.core.writing import ASSISTANT, PICTURE, SYSTEM, USER, Finish, Writing, Written, before_stop, turns
 from reprogram.media import to_data_uri
 from reprogram.sources.endpoint_client import Route
 from reprogram.sources.endpoint_limits import tokens_of
@@ -153,15 +153,14 @@ def written(reply: Mapping[str, Any], route: Route, writing: Writing, *, logprob
         logprobs: those in the reply can be believed.
     """
     text = text_of(reply, route)
-    ends = [at for stop in writing.stop if (at := text.find(stop)) >= 0]
-    kept = text[: min(ends)] if ends else text
+    kept, cut = before_stop(text, writing.stop)
     tokens = token_logprobs(reply["choices"][0])
     _, _, count = tokens_of(reply)
-    finish, reason = _finish(reply["choices"][0], cut=bool(ends))
+    finish, reason = _finish(reply["choices"][0], cut=cut)
     return Written(
         text=kept,
         tokens=count or len(tokens) or len(text.encode()),
-        logprob=_total(tokens, kept if ends else None) if logprobs and tokens else None,
+        logprob=_total(tokens, kept if cut else None) if logprobs and tokens else None,
         finish=finish,
         reason=reason,
     )

@@ -38,6 +38,7 @@ from reprogram.sources._describe import (
     Kind,
     body_of,
     context_of,
+    ends_of,
     head_of,
     kind_of,
     parameters_of,
@@ -103,7 +104,7 @@ class LanguageSource:
         self._compiled: Any = None
         self.shares = self._can_share
         self.takes_positions = "position_ids" in self._takes
-        self.ends = _ends(model, self.special)
+        self.ends = ends_of(model, self.special.get("eos"))
         self.starts = Starts()
         self._memory: WeakKeyDictionary[Input, tuple[object, Before]] = WeakKeyDictionary()
         self._recomputes = checkpoint
@@ -680,13 +681,6 @@ def language_source(
                       labels=tuple(str(names[i]) for i in range(outputs)) if names else None)  # fmt: skip
     asked = any(getattr(m, "gradient_checkpointing", False) is True for m in model.modules())
     return LanguageSource(model, tokeniser, spec, kind, pooling=pooling, blocks=blocks, checkpoint=checkpoint or asked)
-
-
-def _ends(model: Any, special: Mapping[str, int]) -> frozenset[int]:
-    """Tokens that end a text: the tokenizer's, and those that the model says."""
-    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = [said] if isinstance(said, int) else list(said or ())
-    return frozenset([*found, *([special["eos"]] if "eos" in special else [])])
 
 
 def _by_source(site: str) -> bool:

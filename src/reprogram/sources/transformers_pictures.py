@@ -23,9 +23,9 @@ from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
 from reprogram.core.texts import MASK, SEP, Batch, Texts
-from reprogram.core.writing import PICTURE, Finish, Writing, Written, turns
+from reprogram.core.writing import PICTURE, Finish, Writing, Written, before_stop, turns
 from reprogram.media.images import Samples, as_samples, to_picture
-from reprogram.sources._describe import context_of, parameters_of
+from reprogram.sources._describe import context_of, ends_of, parameters_of
 from reprogram.sources._frozen import fingerprint, freeze
 from reprogram.sources._rows import as_texts
 
@@ -232,7 +232,7 @@ class PictureSource:
             **inputs, max_new_tokens=writing.tokens, min_new_tokens=None, stopping_criteria=[stopped],
             pad_token_id=pad, **how,
         )  # fmt: skip
-        ends = _ends(model, tokenizer)
+        ends = ends_of(model, tokenizer.eos_token_id)
         return [_written(tokenizer, row[start:].tolist(), ends, writing) for row in ids]
 
     # -- scoring ---------------------------------------------------------------------------------------------------
@@ -323,24 +323,14 @@ def _alike(rows: Sequence[_Row]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _ends(model: Any, tokenizer: Any) -> set[int]:
-    """Ids that end a text."""
-    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    several = said if isinstance(said, list) else [said]
-    return {i for i in [*several, tokenizer.eos_token_id] if i is not None}
-
-
-def _written(tokenizer: Any, ids: list[int], ends: set[int], writing: Writing) -> Written:
+def _written(tokenizer: Any, ids: list[int], ends: frozenset[int], writing: Writing) -> Written:
     """A text up to its end token or a stop text."""
     finish: Finish = "length"
     place = next((i for i, token in enumerate(ids) if token in ends), None)
     if place is not None:
         ids, finish = ids[:place], "stop"
-    text = _decoded(tokenizer, ids)
-    cuts = [text.find(stop) for stop in writing.stop if stop in text]
-    if cuts:
-        text, finish = text[: min(cuts)], "stop"
-    return Written(text=text, tokens=len(ids) + (place is not None), finish=finish)
+    text, cut = before_stop(_decoded(tokenizer, ids), writing.stop)
+    return Written(text=text, tokens=len(ids) + (place is not None), finish="stop" if cut else finish)
 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> str:

@@ -19,7 +19,7 @@ from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
 from reprogram.core.texts import Batch, Texts
-from reprogram.core.writing import Writing, Written, readable
+from reprogram.core.writing import Writing, Written, before_stop, readable
 from reprogram.sources._rows import as_texts
 
 Reply = str | Callable[[re.Match[str], int], str]
@@ -165,8 +165,7 @@ def scripted_source(rules: Sequence[tuple[str, Reply]], *, pictures: bool = Fals
 
 def cut(text: str, writing: Writing) -> Written:
     """A text as a source with these settings would have written it; its tokens are bytes."""
-    ends = [at for stop in writing.stop if (at := text.find(stop)) >= 0]
-    text = text[: min(ends)] if ends else text
+    text, _ = before_stop(text, writing.stop)
     data = text.encode()
     kept = data[: writing.tokens].decode("utf-8", "ignore")
     return Written(text=kept, tokens=len(kept.encode()), finish="stop" if kept == text else "length")
