@@ -6,6 +6,7 @@ An *edit* changes the value at one site of a frozen source. An `Input` (I) is an
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast, final, runtime_checkable
 
 import torch
@@ -121,6 +122,15 @@ class Calibrating(Observing, Protocol):
 
 
 @runtime_checkable
+class Judging(Protocol):
+    """An output that says itself how wrong it is: its `loss` is minimised in place of the recipe's."""
+
+    def loss(self, output: SourceOutput, scores: Tensor, target: Tensor) -> Tensor:
+        """A scalar from what the source said, the target scores [B, T] that O made of it, and labels [B]."""
+        ...
+
+
+@runtime_checkable
 class Answering(Protocol):
     """An output that reads answers off texts that the source wrote, and may find none."""
 
@@ -181,7 +191,8 @@ class Program(nn.Module):
         """`f(I(x))`: what O reads. An input that asks more than once has its conversation with the source."""
         talks = [e for e in self.input if isinstance(e, Conversing)]
         if not talks:
-            return self.source(x, self.input, self.output.reading)
+            said = self.source(x, self.input, self.output.reading)
+            return replace(said, plain=self.plain(x)) if self.output.reading.plain and said.plain is None else said
         for edit in self.input.at("input"):
             if edit is talks[0]:
                 break
@@ -189,6 +200,12 @@ class Program(nn.Module):
         if len(talks) > 1 or not isinstance(x, Texts):
             raise CapabilityError(say("program", "must have one conversation, about texts", len(talks)))
         return SourceOutput(written=converse(self._asked, x, talks[0]))
+
+    @torch.no_grad()
+    def plain(self, x: Batch) -> SourceOutput:
+        """What the source says of inputs that are only brought into shape: edits without an operator are applied."""
+        shaped = Input(*(e for e in self.input if not e.operators))
+        return self.source(x, shaped, replace(self.output.reading, plain=False))
 
     def _asked(self, prompts: Texts, writing: Writing) -> tuple[tuple[Written, ...], ...]:
         said = self.source(prompts, Input(), Reading(writing=writing)).written

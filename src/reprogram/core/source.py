@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -44,6 +44,10 @@ class Reading:
         choices: the same as texts, for sources whose tokens are their own business. Prompt and choice are tokenised
             together; a choice has its leading space, if any.
         writing: how to go on writing after the input.
+        texts: of a source of pictures and texts: the class texts c that every picture is compared with, n of them.
+        local: of a source of pictures and texts: also the vectors of a picture's parts.
+        sites: whose values are wanted as well, with the edits at them applied.
+        plain: also what the source says of the input without edits, but for those that only bring it into shape.
     """
 
     features: bool = False
@@ -51,6 +55,10 @@ class Reading:
     continuations: tuple[tuple[int, ...], ...] = ()
     choices: tuple[str, ...] = ()
     writing: Writing | None = None
+    texts: tuple[str, ...] = ()
+    local: bool = False
+    sites: tuple[str, ...] = ()
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +77,13 @@ class SourceOutput:
         choice_tokens: how many tokens each choice was, [B, choices], int64.
         exact: False if `choices` are a stand-in for log-probabilities that the source does not give.
         written: for each input, the texts that `Reading.writing` asked for.
+        texts: of a source of pictures and texts: vectors of `Reading.texts`, of length 1, [n, d]; [V n, d] where the
+            edits at the text side make V variants of each text (text 0 with all of them first); [B, n, d] where they
+            depend on the picture. `features` are then the pictures' vectors, of length 1, and `scores` [B, n] (or
+            [B, V n]) the scaled cosines.
+        local: vectors of the parts of each picture, of length 1, [B, parts, d].
+        at: the values at `Reading.sites`, by site, batch first.
+        plain: what the source says of the same inputs without edits, detached; see `Reading.plain`.
     """
 
     scores: Tensor | None = None
@@ -80,6 +95,10 @@ class SourceOutput:
     choice_tokens: Tensor | None = None
     exact: bool = True
     written: tuple[tuple[Written, ...], ...] | None = None
+    texts: Tensor | None = None
+    local: Tensor | None = None
+    at: Mapping[str, Tensor] = field(default_factory=lambda: {})
+    plain: "SourceOutput | None" = None
 
     @property
     def logits(self) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Calibrating, Input, Observing, Program
+from reprogram.core.program import Calibrating, Input, Judging, Observing, Program
 from reprogram.core.source import SourceOutput
 from reprogram.fit.batches import alike, shuffled
 from reprogram.fit.compiled import compiled
@@ -160,7 +160,8 @@ class _Run:
             if state.epoch == 0:  # there is no earlier epoch to take a mapping from
                 self.observing.refresh()
         scores = self.program.output(out)
-        loss = self.loss(scores, target)
+        own = self.program.output
+        loss = own.loss(out, scores, target) if isinstance(own, Judging) else self.loss(scores, target)
         value = float(loss.detach())
         if not math.isfinite(value):
             self._stop_at(value)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from reprogram.core.errors import CapabilityError, say
-from reprogram.core.program import Input
 from reprogram.core.taxonomy import Location
 from reprogram.sources._quantised import all_tensors
 
@@ -33,6 +32,10 @@ def freeze(module: nn.Module) -> nn.Module:
     return module
 
 
+Acting = Callable[[Any, str], Any]
+"""From a value and its site to the edited value."""
+
+
 @final
 class EditSites:
     """The sites inside a module, and the hooks that let edits act there.
@@ -40,12 +43,13 @@ class EditSites:
     Args:
         module: the frozen module.
         blocks: paths of the modules whose inputs are "hidden.0", "hidden.1", ...
-        current: the input whose edits apply to the call under way in this thread, None outside of one.
+        current: what the call under way in this thread makes of a value at a site (an `Input`, or a call that also
+            keeps values); None outside of one.
         embedding: what the first block reads is a site of its own, "embedding", whose edits act before "hidden.0".
     """
 
     def __init__(
-        self, module: nn.Module, blocks: Sequence[str], current: Callable[[], Input | None], *, embedding: bool = False
+        self, module: nn.Module, blocks: Sequence[str], current: Callable[[], "Acting | None"], *, embedding: bool = False
     ) -> None:
         self._paths = dict(module.named_modules())
         self._blocks = tuple(blocks)

@@ -7,7 +7,7 @@ sites are "hidden.i" (what block i reads) and every module's path (what that mod
 import copy
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, final
@@ -33,10 +33,19 @@ _HALF = (torch.bfloat16, torch.float16)
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """One forward pass: the edits its hooks apply, and where the feature hook leaves what it saw."""
+    """One forward pass: the edits its hooks apply, and where hooks leave what they saw."""
 
     input: Input
+    wanted: tuple[str, ...] = ()
     features: Tensor | None = None
+    at: dict[str, Tensor] = field(default_factory=lambda: {})
+
+    def __call__(self, value: Any, site: str) -> Any:
+        """The edited value at a site, kept if it is wanted."""
+        value = self.input(value, site)
+        if site in self.wanted:
+            self.at[site] = value
+        return value
 
 
 @final
@@ -91,7 +100,7 @@ class ModuleSource:
         Raises:
             CapabilityError: a site is unknown, or features are wanted of a module without a linear head.
         """
-        for site in sites:
+        for site in (*sites, *reading.sites):
             if site not in ("input", "normalised"):
                 self._hooks.attach(site)
         _check_reading(reading, self.spec)
@@ -117,22 +126,21 @@ class ModuleSource:
             raise CapabilityError(say("source", "must be a language model to read texts", self.spec.ref))
         if self.module.training:  # somebody called train() on the module they wrapped
             self.module.eval()
-        ready = self._ready(x, input)
-        hidden = reading.features or any(e.site not in ("input", "normalised") for e in input)
-        if not hidden:
+        call = _Call(input, reading.sites)
+        ready = self._ready(x, call)
+        if not reading.features and not reading.sites and all(e.site in ("input", "normalised") for e in input):
             return SourceOutput(scores=_scores(self.module(ready)))
-        call = _Call(input)
         with self._slot.bind(call):
             scores = _scores(self.module(ready))
         self._slot.hold(call, scores)
-        return SourceOutput(scores=scores, features=call.features)
+        return SourceOutput(scores=scores, features=call.features, at=call.at)
 
-    def _ready(self, x: Tensor, input: Input) -> Tensor:
+    def _ready(self, x: Tensor, act: Callable[[Any, str], Any]) -> Tensor:
         """What the module reads: the edits before it applied, pixels normalised."""
         x = x.float().div_(255) if x.dtype is torch.uint8 else x
-        x = input(x, "input")
+        x = act(x, "input")
         x = torch.addcmul(self._shift, x, self._scale) if x.ndim == 4 else x
-        x = input(x, "normalised")
+        x = act(x, "normalised")
         if x.ndim == 4 and x.is_floating_point():
             x = x.to(self._kind if self._kind in _HALF else x.dtype).contiguous(memory_format=torch.channels_last)
         return x
@@ -163,9 +171,8 @@ class ModuleSource:
             _calibrate(made, calibrate)
         return made
 
-    def _bound(self) -> Input | None:
-        call = self._slot.current()
-        return None if call is None else call.input
+    def _bound(self) -> _Call | None:
+        return self._slot.current()
 
     def _keep_features(self) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
