@@ -33,6 +33,24 @@ class Inserting(Protocol):
 
 
 @runtime_checkable
+class ByRow(Inserting, Protocol):
+    """An `Inserting` edit whose tokens are [B, n, d], a row each for the B sequences: of class texts, one a class."""
+
+    by_row: Literal[True]
+
+
+@runtime_checkable
+class Conditioned(Protocol):
+    """An edit at the text side of a source of pictures and texts whose tokens depend on the picture."""
+
+    where: Where
+
+    def tokens_for(self, pictures: Tensor) -> Tensor:
+        """[B, n, d] from the pictures' vectors [B, width]: every text is read once for each picture."""
+        ...
+
+
+@runtime_checkable
 class Prefixing(Protocol):
     """An edit at "kv" (all L layers) or "kv.i" (one) that adds n keys and values before those of the sequence.
 

@@ -4,8 +4,9 @@ An *edit* changes the value at one site of a frozen source. An `Input` (I) is an
 (O) reads the source's scores as the target's, and a `Program` binds both to one source (f), which stays as it is.
 """
 
+import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast, final, runtime_checkable
 
@@ -53,6 +54,20 @@ class Input(nn.Module):
     def at(self, site: str) -> list[Edit]:
         """The edits at one site, in order."""
         return [e for e in self if e.site == site]
+
+    def under(self, prefix: str, bare: Collection[str] = ()) -> "Input":
+        """The edits of one tower, "image" or "text", with the sites by which the tower itself knows them.
+
+        They are the same edits: their numbers are shared, nothing is copied.
+
+        Args:
+            prefix: before the first dot of their sites.
+            bare: sites without the prefix that are the tower's as well.
+        """
+        mine = [
+            (e, e.site.removeprefix(f"{prefix}.")) for e in self if e.site.startswith(f"{prefix}.") or e.site in bare
+        ]
+        return Input(*(_seen_at(e, site) for e, site in mine))
 
     def __iter__(self) -> Iterator[Edit]:
         return (cast("Edit", e) for e in self.edits)
@@ -131,6 +146,17 @@ class Judging(Protocol):
 
 
 @runtime_checkable
+class PerPixel(Protocol):
+    """An output that may give a score for every pixel, as dense tasks ask for.
+
+    Attributes:
+        dense: whether this one does: its scores are [B, T, height, width].
+    """
+
+    dense: bool
+
+
+@runtime_checkable
 class Answering(Protocol):
     """An output that reads answers off texts that the source wrote, and may find none."""
 
@@ -165,7 +191,7 @@ class Program(nn.Module):
         self.output = output
         self.origin = origin
         self._source = (source,)  # in a tuple, so that a source that is a module is not registered as a part
-        _check_fit(self.input, source)
+        _check_fit(self.input, source, origin)
         source.attach([e.site for e in self.input], output.reading)
 
     @property
@@ -187,12 +213,17 @@ class Program(nn.Module):
             x = Tokens(cast("Tensor", x), mask.bool())
         return self.output(self.outputs(x))
 
-    def outputs(self, x: Batch) -> SourceOutput:
-        """`f(I(x))`: what O reads. An input that asks more than once has its conversation with the source."""
+    def outputs(self, x: Batch, plain: SourceOutput | None = None) -> SourceOutput:
+        """`f(I(x))`: what O reads. An input that asks more than once has its conversation with the source.
+
+        Args:
+            x: inputs.
+            plain: what the source says of them without edits, where that is known and wanted.
+        """
         talks = [e for e in self.input if isinstance(e, Conversing)]
         if not talks:
             said = self.source(x, self.input, self.output.reading)
-            return replace(said, plain=self.plain(x)) if self.output.reading.plain and said.plain is None else said
+            return replace(said, plain=plain or self.plain(x)) if self.output.reading.plain else said
         for edit in self.input.at("input"):
             if edit is talks[0]:
                 break
@@ -289,17 +320,27 @@ def _batches(prepared: Any, size: int) -> Iterator[Batch]:
         yield part if isinstance(part, Texts) else torch.stack(list(part))
 
 
+def _seen_at(edit: Edit, site: str) -> Edit:
+    """The edit itself, or one that shares all its numbers and stands at another site."""
+    if edit.site == site:
+        return edit
+    moved = copy.copy(edit)  # shallow: parameters, buffers and parts are the same objects
+    moved.site = site
+    return moved
+
+
 def _learned(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def _check_fit(input: Input, source: Source) -> None:
+def _check_fit(input: Input, source: Source, origin: Origin | None) -> None:
+    searches = origin is not None and origin.recipe.zeroth_order
     for edit in input:
         if edit.site not in source.sites:
             some = [*list(source.sites)[:6], "…"]
             raise CapabilityError(say("site", f"must be one of the source's sites {some}", edit.site,
                                       f"`reprogram sites {source.spec.ref}` lists them all."))  # fmt: skip
-        if _learned(edit) and Capability.GRADIENTS not in source.capabilities:
+        if _learned(edit) and not searches and Capability.GRADIENTS not in source.capabilities:
             msg = say("source", "must give gradients, because the program learns", source.spec.ref,
                       "Use a zeroth-order method, or a source that runs here.")  # fmt: skip
             raise CapabilityError(msg)

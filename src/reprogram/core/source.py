@@ -29,6 +29,7 @@ class Capability(StrEnum):
     GENERATION = "generation"
     LOG_PROBABILITIES = "log-probabilities"
     PICTURES = "pictures in prompts"
+    CLASS_TEXTS = "class texts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +266,40 @@ class TextSource(Source, Protocol):
 
 
 @runtime_checkable
+class ImageTextSource(Source, Protocol):
+    """A frozen pair of towers, of pictures and of texts, that meet in one space: `scores = scale * cos + bias`.
+
+    Its x are pictures; class texts are the context c, asked for by `Reading.texts`. Sites of the towers are "image.*"
+    and "text.*"; as x is a picture, "input" and "normalised" are the image tower's as well.
+
+    Attributes:
+        scale: factor of the cosines.
+        bias: added to them (SigLIP; 0 elsewhere).
+        text: the text tower, whose sites it knows without their "text.".
+    """
+
+    scale: float
+    bias: float
+
+    @property
+    def text(self) -> TextSource:
+        """The text tower."""
+        ...
+
+    def look(self, x: Tensor, input: "Input", reading: Reading = ...) -> SourceOutput:
+        """The image tower's part: `features`, and on request `local` and `at`. Edits at the text side do nothing."""
+        ...
+
+    def compare(self, seen: SourceOutput, input: "Input", reading: Reading = ...) -> SourceOutput:
+        """The rest: `texts` and `scores` beside what `look` gave. Edits at the image side do nothing."""
+        ...
+
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        """Texts as vectors of length 1, [n, d], without edits; remembered."""
+        ...
+
+
+@runtime_checkable
 class PromptSource(Source, Protocol):
     """A source that reads prompts and goes on writing: a language model here or behind an endpoint.
 
@@ -293,6 +328,19 @@ def prompt_source(source: Source) -> PromptSource:
     """
     if not isinstance(source, PromptSource) or Capability.GENERATION not in source.capabilities:
         msg = say("source", "must be a language model that writes", f"{source.spec.ref} ({source.spec.modality})")
+        raise CapabilityError(msg)
+    return source
+
+
+def image_text_source(source: Source) -> ImageTextSource:
+    """The source, if it compares pictures with texts.
+
+    Raises:
+        CapabilityError: it does not.
+    """
+    if not isinstance(source, ImageTextSource):
+        msg = say("source", "must compare pictures with texts", f"{source.spec.ref} ({source.spec.modality})",
+                  "For example bundled/conse, or a CLIP model: hf/<folder>, open_clip/<name>.")  # fmt: skip
         raise CapabilityError(msg)
     return source
 

@@ -1,4 +1,7 @@
-"""Where a fit's source outputs come from: computed batch by batch, or once and for all if I learns nothing."""
+"""Where a fit's source outputs come from: computed batch by batch, or once and for all as far as I learns nothing.
+
+An image-text source has two sides: where only texts are edited, every picture is looked at once, and a step compares.
+"""
 
 import hashlib
 from collections import OrderedDict
@@ -12,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reprogram.core.program import Input, Program
-from reprogram.core.source import SourceOutput
+from reprogram.core.source import ImageTextSource, SourceOutput
 from reprogram.core.texts import Batch
 from reprogram.fit.batches import alike
 from reprogram.tasks import Split
@@ -27,35 +30,6 @@ class Feed(Protocol):
     def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
         """Outputs for the rows `index` [B]."""
         ...
-
-
-@final
-class Live:
-    """Runs the source every time."""
-
-    def __init__(
-        self,
-        program: Program,
-        *,
-        autocast: torch.dtype | None = None,
-        forward: "Callable[..., SourceOutput] | None" = None,
-    ) -> None:
-        self._program = program
-        self._autocast = autocast
-        self._forward = forward
-
-    def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
-        """Fetch, augment, edit, forward."""
-        source = self._program.source
-        x = _augmented(split.fetch(index), augment).to(source.device)
-        with self._precision(source.device):
-            program = self._program
-            out = program.outputs(x) if self._forward is None \
-                else self._forward(x, program.input, program.output.reading)  # fmt: skip
-        return out if self._autocast is None else _precise(out)
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
-        return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
 
 
 @final
@@ -78,6 +52,54 @@ class OutputCache:
         while len(self._rows) > 1 and sum(map(_bytes, self._rows.values())) > self.limit:
             self._rows.popitem(last=False)
         return found
+
+
+@final
+class Live:
+    """Runs the source every time."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        autocast: torch.dtype | None = None,
+        forward: "Callable[..., SourceOutput] | None" = None,
+        cache: OutputCache | None = None,
+    ) -> None:
+        self._program = program
+        self._cache = cache
+        self._autocast = autocast
+        self._forward = forward
+        self._known = program.source.fingerprint() if program.output.reading.plain else ""
+
+    def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
+        """Fetch, augment, edit, forward."""
+        source = self._program.source
+        x = _augmented(split.fetch(index), augment).to(source.device)
+        with self._precision(source.device):
+            program = self._program
+            out = program.outputs(x, self._plain(split, index, augment)) if self._forward is None \
+                else self._forward(x, program.input, program.output.reading)  # fmt: skip
+        return out if self._autocast is None else _precise(out)
+
+    def _plain(self, split: Split, index: Tensor, augment: str) -> SourceOutput | None:
+        """What the source says without edits, which no step can change: computed once, unless pictures change."""
+        program, cache = self._program, self._cache
+        if not program.output.reading.plain or augment != "none" or cache is None:
+            return None
+        shaped = Input(*(e for e in program.input if not e.operators))
+        key = (self._known, input_digest(shaped), split.digest(), "plain", repr(program.output.reading))
+        rows = cache.get(key, lambda: self._all_plain(split))
+        return _rows(rows, index.to(program.source.device))
+
+    def _all_plain(self, split: Split) -> SourceOutput:
+        size, device = scoring_batch(self._program.source.device), self._program.source.device
+        starts = range(0, len(split), size)
+        parts = [torch.arange(start, min(len(split), start + size)) for start in starts]
+        return _joined([self._program.plain(split.fetch(rows).to(device)) for rows in parts])
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
 
 
 @final
@@ -107,15 +129,63 @@ class Cached:
         self._program.train(training)
         if not said:
             return SourceOutput(scores=torch.empty(0, self._program.source.spec.outputs))
-        parts = [_parts(one) for one in said]
-        whole = _said({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
-        texts = tuple(text for one in said for text in one.written or ()) if said[0].written is not None else None
         back = torch.cat(batches).argsort().to(self._program.source.device)
-        return _rows(replace(whole, written=texts, exact=all(one.exact for one in said)), back)
+        return _rows(_joined(said), back)
 
     def _read(self, said: SourceOutput) -> SourceOutput:
         """What the output reads: an output of features has no use for the scores of a whole vocabulary."""
         return replace(said, scores=None) if self._program.output.reads_features else said
+
+
+@final
+class LookedOnce:
+    """Pictures looked at once, for programs on an image-text source that learn nothing at the image side.
+
+    Of a recipe that augments, `views` of each picture are kept: the first of them as it is, the others augmented. A
+    step draws one for each picture; without further views, augmentation has no meaning here.
+    """
+
+    def __init__(self, program: Program, source: ImageTextSource, cache: OutputCache, views: int = 1) -> None:
+        self._program, self._source, self._cache, self._views = program, source, cache, views
+        self._batch = scoring_batch(source.device)
+        self._known = source.fingerprint()
+
+    def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
+        """Rows of what was seen, compared with the texts as they are now."""
+        reading = self._program.output.reading
+        index = index.to(self._source.device)
+        views = self._views if augment != "none" else 1
+        seen = _rows(self._seen(split, 0, "none"), index)
+        if views > 1:
+            which = torch.randint(0, views, (len(index),)).to(index.device)
+            for view in range(1, views):
+                mine = which == view
+                if bool(mine.any()):
+                    seen = _placed(seen, mine, _rows(self._seen(split, view, augment), index[mine]))
+        return self._source.compare(seen, self._program.input, reading)
+
+    def _seen(self, split: Split, view: int, augment: str) -> SourceOutput:
+        reading = self._program.output.reading
+        looks = repr((reading.local, reading.sites, reading.plain))
+        images = Input(*(e for e in self._program.input if not e.site.startswith("text.")))
+        key = (self._known, input_digest(images), split.digest(), "seen", looks, augment, str(view))
+        return self._cache.get(key, lambda: self._look(split, view, augment))
+
+    @torch.no_grad()
+    def _look(self, split: Split, view: int, augment: str) -> SourceOutput:
+        reading, parts = self._program.output.reading, list[SourceOutput]()
+        training = self._program.training
+        self._program.eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(view)
+            for start in range(0, len(split), self._batch):
+                rows = torch.arange(start, min(len(split), start + self._batch))
+                x = _augmented(split.fetch(rows), augment).to(self._source.device)
+                assert isinstance(x, Tensor)
+                said = self._source.look(x, self._program.input, reading)
+                parts.append(replace(said, plain=self._program.plain(x)) if reading.plain else said)
+        self._program.train(training)
+        return _joined(parts) if parts else SourceOutput(features=torch.empty(0, self._source.spec.width or 0))
 
 
 SHARED = OutputCache()
@@ -123,12 +193,20 @@ SHARED = OutputCache()
 
 def feed_for(
     program: Program, *, autocast: torch.dtype | None = None, cache: OutputCache | None = None,
-    forward: "Callable[..., SourceOutput] | None" = None,
+    forward: "Callable[..., SourceOutput] | None" = None, views: int = 1,
 ) -> Feed:  # fmt: skip
-    """`Cached` if the input learns nothing and the source answers once for each input, else `Live`."""
-    if any(p.requires_grad for p in program.input.parameters()) or program.output.reading.tokens:
-        return Live(program, autocast=autocast, forward=forward)
-    return Cached(program, SHARED if cache is None else cache)
+    """What gives a program its source's outputs with as little work as its input allows.
+
+    `Cached` if the input learns nothing and the source answers once for each input (what it holds inside is not kept),
+    `LookedOnce` if it learns at the text side of an image-text source only, else `Live`.
+    """
+    cache, source = SHARED if cache is None else cache, program.source
+    learning = [e for e in program.input if any(p.requires_grad for p in e.parameters())]
+    if not learning and not (program.output.reading.tokens or program.output.reading.sites):
+        return Cached(program, cache)
+    if isinstance(source, ImageTextSource) and autocast is None and all(e.site.startswith("text.") for e in learning):
+        return LookedOnce(program, source, cache, views)
+    return Live(program, autocast=autocast, forward=forward, cache=cache)
 
 
 def scoring_batch(device: torch.device) -> int:
@@ -166,10 +244,13 @@ def _augmented(x: Batch, kind: str) -> Batch:
     )
 
 
+_BY_INPUT = ("scores", "features", "continuations", "choices", "choice_tokens", "local")
+"""What of an output has a row for each input."""
+
+
 def _parts(said: SourceOutput) -> dict[str, Tensor]:
     """The tensors of it that have a row an input."""
-    names = ("scores", "features", "continuations", "choices", "choice_tokens")
-    return {name: value for name in names if (value := getattr(said, name)) is not None}
+    return {name: value for name in _BY_INPUT if (value := getattr(said, name)) is not None}
 
 
 def _said(parts: dict[str, Tensor]) -> SourceOutput:
@@ -179,8 +260,32 @@ def _said(parts: dict[str, Tensor]) -> SourceOutput:
 def _rows(said: SourceOutput, index: Tensor) -> SourceOutput:
     """Some rows of it."""
     chosen = _said({name: of_all[index] for name, of_all in _parts(said).items()})
-    texts = None if said.written is None else tuple(said.written[i] for i in index.tolist())
-    return replace(chosen, written=texts, exact=said.exact)
+    written = None if said.written is None else tuple(said.written[i] for i in index.tolist())
+    at = {site: of_all[index] for site, of_all in said.at.items()}
+    plain = None if said.plain is None else _rows(said.plain, index)
+    return replace(chosen, written=written, exact=said.exact, texts=said.texts, at=at, plain=plain)
+
+
+def _joined(said: list[SourceOutput]) -> SourceOutput:
+    """Outputs of several batches as one; class texts are the same in all of them."""
+    parts = [_parts(one) for one in said]
+    whole = _said({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+    written = tuple(text for one in said for text in one.written or ()) if said[0].written is not None else None
+    plains = [one.plain for one in said if one.plain is not None]
+    return replace(
+        whole, written=written, exact=all(one.exact for one in said), texts=said[0].texts,
+        at={site: torch.cat([one.at[site] for one in said]) for site in said[0].at},
+        plain=_joined(plains) if plains else None,
+    )  # fmt: skip
+
+
+def _placed(said: SourceOutput, where: Tensor, other: SourceOutput) -> SourceOutput:
+    """`said` with the rows at `where` taken from `other`, which has just those."""
+    theirs = _parts(other)
+    mine = {name: value.index_put((where,), theirs[name]) for name, value in _parts(said).items()}
+    at = {site: value.index_put((where,), other.at[site]) for site, value in said.at.items()}
+    plain = said.plain if said.plain is None or other.plain is None else _placed(said.plain, where, other.plain)
+    return replace(said, **mine, at=at, plain=plain)  # type: ignore[arg-type]
 
 
 def _precise(said: SourceOutput) -> SourceOutput:
@@ -191,4 +296,5 @@ def _precise(said: SourceOutput) -> SourceOutput:
 
 def _bytes(rows: SourceOutput) -> int:
     texts = sum(len(w.text) for several in rows.written or () for w in several)
-    return sum(t.numel() * t.element_size() for t in _parts(rows).values()) + texts
+    more = 0 if rows.plain is None else _bytes(rows.plain)
+    return sum(t.numel() * t.element_size() for t in (*_parts(rows).values(), *rows.at.values())) + texts + more

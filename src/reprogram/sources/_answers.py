@@ -177,8 +177,11 @@ def _classes(source: "LanguageSource", q: Question) -> SourceOutput:
 
 
 def _vector(source: "LanguageSource", q: Question) -> SourceOutput:
-    """The text's vector: over its own tokens only, whatever was added. It stands for the scores, too."""
-    hidden = source.run(q.call, q.arguments).last_hidden_state
+    """The text's vector: over its own tokens only, whatever was added, or as the model says itself."""
+    result = source.run(q.call, q.arguments)
+    if source.pooling == "own":
+        return SourceOutput(scores=result.pooler_output, features=result.pooler_output)
+    hidden = result.last_hidden_state
     hidden = hidden.gather(1, q.sequence.own[..., None].expand(-1, -1, hidden.shape[-1]))
     if source.pooling == "first":
         pooled = hidden.gather(1, q.tokens.mask.int().argmax(1)[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]

@@ -45,14 +45,21 @@ class EditSites:
         blocks: paths of the modules whose inputs are "hidden.0", "hidden.1", ...
         current: what the call under way in this thread makes of a value at a site (an `Input`, or a call that also
             keeps values); None outside of one.
-        embedding: what the first block reads is a site of its own, "embedding", whose edits act before "hidden.0".
+        embedding: what the first block reads is a site of its own, "embedding", whose edits act before "hidden.0"; or
+            the path of the module whose input it is, where something (a layer norm) comes before the first block.
     """
 
     def __init__(
-        self, module: nn.Module, blocks: Sequence[str], current: Callable[[], "Acting | None"], *, embedding: bool = False
+        self,
+        module: nn.Module,
+        blocks: Sequence[str],
+        current: Callable[[], "Acting | None"],
+        *,
+        embedding: bool | str = False,
     ) -> None:
         self._paths = dict(module.named_modules())
         self._blocks = tuple(blocks)
+        self._first = embedding if isinstance(embedding, str) else self._blocks[0] if blocks else ""
         self._current = current
         self._attached: set[str] = set()
         sites = {"embedding": Location.EMBEDDING} if embedding and blocks else {}
@@ -70,9 +77,9 @@ class EditSites:
             return
         if site not in self.sites:
             raise CapabilityError(say("site", "must be one of `source.sites`", site))
-        number = "0" if site == "embedding" else site.removeprefix("hidden.")
-        if site not in self._paths and number.isdecimal():
-            block = self._paths[self._blocks[int(number)]]
+        number = site.removeprefix("hidden.")
+        if site not in self._paths and (site == "embedding" or number.isdecimal()):
+            block = self._paths[self._first if site == "embedding" else self._blocks[int(number)]]
             # "embedding" acts before "hidden.0", whichever was attached first
             block.register_forward_pre_hook(self._before(site), with_kwargs=True, prepend=site == "embedding")
         else:

@@ -17,6 +17,7 @@ from reprogram.core.errors import SourceError, missing_extra, say
 from reprogram.core.source import Preprocessing, Source
 from reprogram.sources import smollm2
 from reprogram.sources.cache import Installed, Tell
+from reprogram.sources.conse import load_conse
 from reprogram.sources.language import LanguageSource
 from reprogram.sources.module import ModuleSource, wrap
 from reprogram.sources.transformers_load import TextOptions, open_folder
@@ -41,14 +42,25 @@ def imagenet_labels() -> tuple[str, ...] | None:
 
     The lists are read as text from timm's folder; timm itself (and torchvision) is not imported.
     """
+    found = _synsets()
+    return None if found is None else _distinct([names.split(",")[0].strip() for names in found.values()], list(found))
+
+
+def imagenet_names() -> tuple[str, ...] | None:
+    """The same with all names of each class ("tench, Tinca tinca"), not distinct; None without timm's word lists."""
+    found = _synsets()
+    return None if found is None else tuple(found.values())
+
+
+def _synsets() -> dict[str, str] | None:
+    """Names by synset, in class order."""
     spec = find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
         return None
     folder = Path(spec.submodule_search_locations[0]) / "data" / "_info"
     lemmas = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     by_synset = dict(line.split("\t", 1) for line in lemmas if "\t" in line)
-    synsets = (folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
-    return _distinct([by_synset[s].split(",")[0].strip() for s in synsets], synsets)
+    return {s: by_synset[s] for s in (folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split()}
 
 
 def _distinct(names: list[str], synsets: list[str]) -> tuple[str, ...]:
@@ -130,5 +142,9 @@ BUNDLED: dict[str, Bundled] = {
         "EfficientNet-Lite0, ImageNet-1k, 4.65 M parameters, 224 px (any size)", efficientnet_lite0
     ),
     "smollm2-135m": Bundled(smollm2.ABOUT, smollm2.load_smollm2, smollm2.install),
+    "conse": Bundled(
+        "EfficientNet-Lite0 and MiniLM as one image-text source (ConSE): pictures against class texts, any size",
+        load_conse,
+    ),
     "minilm-l6": Bundled("all-MiniLM-L6-v2, sentence encoder, 22.7 M parameters", minilm_l6),
 }

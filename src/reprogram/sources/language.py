@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from reprogram.core.errors import CapabilityError, DataError, SourceError, say
-from reprogram.core.inserting import Continued, Inserting, Prefixing
+from reprogram.core.inserting import ByRow, Continued, Inserting, Prefixing
 from reprogram.core.program import Input
 from reprogram.core.slot import Slot
 from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
@@ -520,16 +520,19 @@ class LanguageSource:
                 sequence = replace(sequence, embeds=edit(sequence.embeds))
                 continue
             added = edit.tokens()
-            if added.ndim == 3 and variants == 1 and len(added) > 1:
+            by_row = isinstance(edit, ByRow)
+            if added.ndim == 3 and not by_row and variants == 1 and len(added) > 1:
                 variants = len(added)
                 sequence = Sequence(
                     *(p.repeat_interleave(variants, 0) for p in (sequence.embeds, sequence.mask, sequence.own))
                 )
-            sequence = self._put(sequence, edit, added, tokens, variants)
+            if by_row and len(added) != len(tokens):
+                raise DataError(say("texts", f"must be {len(added)}, one for each of the learned rows", len(tokens)))
+            rows = added.repeat_interleave(variants, 0) if by_row else _rows(added, len(tokens), variants)
+            sequence = self._put(sequence, edit, rows, tokens, variants)
         return variants, sequence if self.reads_left else flush(sequence)
 
-    def _put(self, sequence: Sequence, edit: Inserting, added: Tensor, tokens: Tokens, variants: int) -> Sequence:
-        rows = added[None] if added.ndim == 2 else added.repeat(len(tokens), 1, 1) if variants > 1 else added
+    def _put(self, sequence: Sequence, edit: Inserting, rows: Tensor, tokens: Tokens, variants: int) -> Sequence:
         if edit.where == "slots":
             if tokens.slots is None:
                 raise DataError(say("template", "must have {soft:...} places for the learned tokens", "none"))
@@ -642,7 +645,7 @@ def language_source(
     *,
     ref: str | None = None,
     kind: Kind | None = None,
-    pooling: Literal["mean", "mean-unit", "first"] = "mean",
+    pooling: Literal["mean", "mean-unit", "first", "own"] = "mean",
     checkpoint: bool = False,
 ) -> LanguageSource:
     """A model of transformers in memory as a frozen source.
@@ -652,8 +655,8 @@ def language_source(
         tokenizer: of transformers; without one the source reads token ids only.
         ref: how to load it again.
         kind: by default by the model's class.
-        pooling: how an encoder's vectors become one: the mean over the text's tokens, that mean at length one, or the
-            first token's.
+        pooling: how an encoder's vectors become one: the mean over the text's tokens, that mean at length one, the
+            first token's, or the model's `pooler_output`.
         checkpoint: compute what is inside the blocks again in the backward pass, to save memory. Also where
             `gradient_checkpointing_enable()` was called on the model.
 
@@ -673,14 +676,20 @@ def language_source(
     if tokenizer is not None:
         tokeniser = Tokeniser(tokenizer, kind, limit or UNBOUNDED)
     width = model.get_input_embeddings().embedding_dim
-    outputs = {"encoder": width, "classifier": getattr(model.config, "num_labels", 0)}.get(
-        kind, model.config.vocab_size
-    )
+    outputs = {
+        "encoder": getattr(model, "vector_width", width),
+        "classifier": getattr(model.config, "num_labels", 0),
+    }.get(kind, model.config.vocab_size)
     names = getattr(model.config, "id2label", None) if kind == "classifier" else None
     spec = SourceSpec(ref=name, modality="text", input_shape=(limit or 0,), outputs=outputs, width=width,
                       labels=tuple(str(names[i]) for i in range(outputs)) if names else None)  # fmt: skip
     asked = any(getattr(m, "gradient_checkpointing", False) is True for m in model.modules())
     return LanguageSource(model, tokeniser, spec, kind, pooling=pooling, blocks=blocks, checkpoint=checkpoint or asked)
+
+
+def _rows(added: Tensor, texts: int, variants: int) -> Tensor:
+    """Learned tokens [n, d] or [K, n, d] as rows for a batch of texts with all variants each."""
+    return added[None] if added.ndim == 2 else added.repeat(texts, 1, 1) if variants > 1 else added
 
 
 def _by_source(site: str) -> bool:

@@ -57,7 +57,13 @@ class ModuleSource:
     """
 
     def __init__(
-        self, module: nn.Module, spec: SourceSpec, *, blocks: Sequence[str] = (), head: str = "", tokens: bool = False
+        self,
+        module: nn.Module,
+        spec: SourceSpec,
+        *,
+        blocks: Sequence[str] = (),
+        head: str = "",
+        tokens: bool | str = False,
     ) -> None:
         self.module = freeze(module)
         self._blocks = tuple(blocks)
@@ -83,6 +89,11 @@ class ModuleSource:
         """Where the module's first parameter is."""
         first = next(self.module.parameters(), None)
         return first.device if first is not None else torch.device("cpu")
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Paths of the modules that read "hidden.0", "hidden.1", ...; as sites, what those modules return."""
+        return self._blocks
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, 64 hex digits."""
@@ -190,7 +201,7 @@ def wrap(
     labels: Sequence[str] | None = None,
     preprocess: Preprocessing | tuple[Sequence[float], Sequence[float]] | None = None,
     sites: Sites = None,
-    tokens: bool = False,
+    tokens: bool | str = False,
     **facts: Any,
 ) -> ModuleSource:
     """Any module that maps images [B, *input_shape] to class scores [B, S] as a frozen source.
@@ -203,7 +214,8 @@ def wrap(
         sites: glob patterns of module paths whose matches, in order, become "hidden.0", "hidden.1", ... ("layer*.*").
             Every module's path is a site in any case.
         tokens: the blocks read sequences [B, tokens, d] that start with a class token, which is what the head reads: a
-            vision transformer. Gives the site "embedding" (what the first block reads), where tokens may be added.
+            vision transformer. Gives the site "embedding" (what the first block reads), where tokens may be added. Or
+            the path of the module that reads them first, where that is not the first block.
         facts: further fields of `SourceSpec`: `ref`, `resizable`, `width`, `accuracy`.
 
     Raises:

@@ -19,12 +19,14 @@ from reprogram.core.errors import ReprogramError, SourceError, missing_extra, sa
 from reprogram.core.source import Preprocessing
 from reprogram.sources._frozen import checkpoint_blocks, longest_list
 from reprogram.sources._quantised import keep_gradients
+from reprogram.sources.image_text import DualSource
 from reprogram.sources.language import Kind, LanguageSource, language_source
 from reprogram.sources.module import ModuleSource, wrap
+from reprogram.sources.transformers_clip import dual_source, is_dual
 from reprogram.sources.transformers_files import has_tokenizer, model_folder, pixels, pooling
 from reprogram.sources.transformers_pictures import PictureSource, picture_source
 
-KINDS: tuple[str, ...] = (*get_args(Kind), "image", "pictures")
+KINDS: tuple[str, ...] = (*get_args(Kind), "image", "pictures", "image-text")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 POOLINGS = ("mean", "mean-unit", "first")
 SEED = 0
@@ -33,7 +35,8 @@ SEED = 0
 _BY_NAME = (
     ("ForCausalLM", "causal"), ("LMHeadModel", "causal"), ("ForMaskedLM", "masked"), ("ForPreTraining", "masked"),
     ("ForSequenceClassification", "classifier"), ("ForConditionalGeneration", "seq2seq"),
-    ("ForImageClassification", "image"), ("Model", "encoder"),
+    ("ForImageClassification", "image"), ("CLIPModel", "image-text"), ("SiglipModel", "image-text"),
+    ("Model", "encoder"),
 )  # fmt: skip
 _AUTO = {
     "causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "seq2seq": "AutoModelForSeq2SeqLM",
@@ -47,7 +50,8 @@ class TextOptions:
     """What can be said about a model of transformers when it is loaded.
 
     Attributes:
-        kind: "causal", "masked", "seq2seq", "classifier", "encoder", "image" or "pictures" (reads pictures and text);
+        kind: "causal", "masked", "seq2seq", "classifier", "encoder", "image", "pictures" (reads pictures and text)
+            or "image-text" (compares them);
             by default what the model's configuration names as its architecture.
         dtype: of the weights; None for float32, or for a quantised model what its loader chooses.
         device: where to put it.
@@ -113,7 +117,10 @@ def tokenizers() -> Any:
         raise missing_extra("tokenizers", "text", "A tokenizer") from problem
 
 
-def load_transformers(name: str, **options: Any) -> LanguageSource | ModuleSource | PictureSource:
+Loaded = LanguageSource | ModuleSource | PictureSource | DualSource
+
+
+def load_transformers(name: str, **options: Any) -> Loaded:
     """A model of transformers as a source.
 
     Args:
@@ -135,7 +142,7 @@ def load_transformers(name: str, **options: Any) -> LanguageSource | ModuleSourc
     return open_folder(folder, chosen, ref=f"hf/{name}" + (f"?{query}" if query else ""))
 
 
-def open_folder(folder: Path, options: TextOptions, *, ref: str) -> LanguageSource | ModuleSource | PictureSource:
+def open_folder(folder: Path, options: TextOptions, *, ref: str) -> Loaded:
     """A model whose files are in a folder as a source.
 
     Raises:
@@ -152,6 +159,9 @@ def open_folder(folder: Path, options: TextOptions, *, ref: str) -> LanguageSour
         if kind == "pictures":
             processor = library.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             return picture_source(model, processor, ref=ref)
+        if kind == "image-text":
+            tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return dual_source(model, tokenizer, preprocess=_pixels(folder, options)[0], ref=ref)
         if kind != "image" and has_tokenizer(folder):
             tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if kind == "image":
@@ -168,7 +178,7 @@ def is_transformers(module: object) -> bool:
 
 def wrap_transformers(
     model: nn.Module, tokenizer: Any = None, *, ref: str | None = None, checkpoint: bool = False
-) -> LanguageSource | ModuleSource | PictureSource:
+) -> Loaded:
     """A model of transformers in memory as a source.
 
     Args:
@@ -184,6 +194,10 @@ def wrap_transformers(
     """
     keep_gradients(model)
     reads = getattr(model, "main_input_name", None)
+    if is_dual(model):
+        processor = getattr(tokenizer, "image_processor", None)
+        pixels = None if processor is None else (tuple(processor.image_mean), tuple(processor.image_std))
+        return dual_source(model, getattr(tokenizer, "tokenizer", tokenizer), preprocess=pixels, ref=ref)
     if getattr(tokenizer, "image_processor", None) is not None and getattr(tokenizer, "tokenizer", None) is not None:
         return picture_source(model, tokenizer, ref=ref)
     if reads == "input_ids":
