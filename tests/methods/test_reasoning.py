@@ -11,6 +11,8 @@ import reprogram as rp
 from reprogram.catalogue import find
 from reprogram.core.errors import CapabilityError, ConfigError, DataError
 from reprogram.core.task import TaskSpec
+from reprogram.core.texts import Texts
+from reprogram.inputs import demonstrated
 from reprogram.outputs.numbers import numbers
 from reprogram.outputs.voted import majority_at
 from reprogram.tasks import Task
@@ -555,3 +557,14 @@ def test_descriptions_alone_suffice_where_no_data_are_shown():
     source = scripted_source([("", "The answer is 7.")])
     for name in ("chain_of_thought", "self_consistency", "zero_shot_cot"):
         assert rp.build(name, source, spec).predict(["x"]).answers[0].value == "7"
+
+
+def test_the_prompt_can_be_shown_with_the_edits_before_the_examples_applied():
+    """A chain of thought words the question before its examples are put there: what is shown is what is sent."""
+    source, task = scripted_source([(LAST + "$", solved)]), sums()
+    program = rp.build("chain_of_thought", source, task, demonstrations="train", shots=3)
+    rows = Texts(task.test.fetch(torch.arange(2)).columns)
+    shown = demonstrated(program.input, rows)
+    assert shown is not None
+    assert [one.prompt for one in shown] == list(program.input(rows, "input").prompts)
+    assert all(len(one.examples) == 3 for one in shown)

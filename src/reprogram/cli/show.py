@@ -72,27 +72,26 @@ def _prompt(
     path: Path, text: list[str] | None, source: str | None, force: bool, device: str | None
 ) -> dict[str, Any] | None:
     """The prompt of one text as the model reads it, its tokens, and the examples in it."""
+    from reprogram.core.conversation import Conversing
     from reprogram.core.errors import ConfigError, say
     from reprogram.core.source import PromptSource
     from reprogram.core.texts import Texts
-    from reprogram.inputs import Demonstrations
+    from reprogram.inputs import demonstrated
 
     loaded = open_program(path, source, force=force, device=device)
     task = loaded.origin.task if loaded.origin else None
-    shown = next((e for e in loaded.input if isinstance(e, Demonstrations)), None)
     columns = task.sample.columns if task is not None and task.sample.columns else ("text",)
     if text is not None and len(text) != len(columns):
         raise ConfigError(say("text", f"must be given once for each of {list(columns)}", text))
-    row = dict(zip(columns, text or [f"<{name}>" for name in columns], strict=True))
+    row = Texts({name: (value,) for name, value in zip(columns, text or [f"<{n}>" for n in columns], strict=True)})
     reader = loaded.source
-    if not isinstance(reader, PromptSource) or (shown is None and not text):
+    if not isinstance(reader, PromptSource) or any(isinstance(e, Conversing) for e in loaded.input):
+        return None  # what is asked second depends on what was answered first
+    rows = demonstrated(loaded.input, row)
+    if rows is None and not text:
         return None
-    if shown is not None:
-        made = shown.show(row)
-        prompt, examples, dropped = made.prompt, list(made.examples), list(made.dropped)
-    else:
-        batch = loaded.input(Texts({name: (value,) for name, value in row.items()}), "input")
-        prompt, examples, dropped = batch.prompts[0], None, None
+    prompt = loaded.input(row, "input").prompts[0]
+    examples, dropped = (None, None) if rows is None else (list(rows[0].examples), list(rows[0].dropped))
     return {"text": reader.rendered(prompt), "tokens": reader.count(prompt), "context": reader.context,
             "examples": examples, "dropped": dropped}  # fmt: skip
 

@@ -10,8 +10,9 @@ from typing import final
 
 from torch import nn
 
+from reprogram.core.conversation import Conversing
 from reprogram.core.errors import ConfigError, say
-from reprogram.core.program import Edit
+from reprogram.core.program import Edit, Input
 from reprogram.core.task import Example
 from reprogram.core.taxonomy import Operator
 from reprogram.core.texts import MASK, Texts
@@ -206,3 +207,19 @@ class Demonstrations(Edit):
     def _head(prompt: str) -> str:
         """What comes before the answer."""
         return prompt.split(MASK, maxsplit=1)[0]
+
+
+def demonstrated(input: Input, x: Texts) -> list[Shown] | None:
+    """What an input's demonstrations show for each row, the edits before them applied; None if it has none.
+
+    Args:
+        input: of a program.
+        x: rows with the task's columns.
+    """
+    for edit in input.at("input"):
+        if isinstance(edit, Demonstrations):
+            return edit.shown(x)
+        if isinstance(edit, Conversing):
+            return None
+        x = edit(x)
+    return None

@@ -2,7 +2,8 @@
 
 On standardised class scores (or, with `features=True`, on what the source's own last layer reads), as the linear-probe
 rows of Cai et al. (arXiv:2410.24018, arXiv:2406.03150) are; computed once, so an epoch takes milliseconds. Texts are
-always read by features: the class scores of a language model are its whole vocabulary.
+always read by features: the class scores of a language model are its whole vocabulary. So are pictures by an image-text
+source, which has no classes of its own.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Program
-from reprogram.core.source import Source
+from reprogram.core.source import ImageTextSource, Source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Taxonomy
 from reprogram.inputs import entry, with_classes
@@ -50,7 +51,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
     way = entry(
         source, with_classes(task, METHOD.name), canvas=config.canvas, inner=config.inner, template=config.template
     )
-    features = config.features or source.spec.modality == "text"
+    features = config.features or source.spec.modality == "text" or isinstance(source, ImageTextSource)
     width = source.spec.width if features else source.spec.outputs
     if width is None:
         raise CapabilityError(say("features", "must be False for a source of unknown feature width", source.spec.ref))

@@ -5,7 +5,8 @@ compared: FLM's one-to-one map (arXiv:2211.11635), AutoVP's many-to-one map (arX
 (arXiv:2410.24018). Texts go through a template. A language model is asked as it is, and label words are read off its
 scores (zero-shot; Schick, Schütze, arXiv:2001.07676, call such a pair of template and words a pattern and verbalizer);
 a text encoder's vectors are compared with the classes' mean vectors, and a classifier's own classes are mapped as those
-of pictures are.
+of pictures are. An image-text source compares pictures with the class names in a sentence (zero-shot; Radford et al.,
+arXiv:2103.00020).
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import Literal
 from reprogram.core.errors import CapabilityError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Output, Program
-from reprogram.core.source import Source, text_source
+from reprogram.core.source import ImageTextSource, Source, text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Taxonomy
 from reprogram.inputs import entry
-from reprogram.outputs import Prototypes, Words, answers, label_map
+from reprogram.outputs import Prototypes, Words, answers, label_map, template_scores
 
 Mapping = Literal["first", "random", "frequency", "many_to_one", "blm", "blm_plus"]
 
@@ -33,6 +34,7 @@ class Config:
         mapping: how source classes are read as target classes, where the source has classes.
         template: how the columns of a text task become a prompt; None for "{text}\nLabel:" and its like.
         words: label words by class, for language models; None for the class names.
+        templates: of class texts, for image-text sources, with `{class}` or `{a class}`; of several, the mean vector.
         recipe: one pass for the statistics; there is nothing to learn.
     """
 
@@ -41,15 +43,19 @@ class Config:
     mapping: Mapping = "blm"
     template: str | None = None
     words: Words | None = None
+    templates: tuple[str, ...] = ("a photo of {a class}.",)
     recipe: Recipe = Recipe(refresh="once", epochs=1)
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = resize, or template``, ``O = the mapping chosen, label words, or class means``."""
+    """``I = resize, or template``, ``O = the mapping chosen, label words, class means, or class texts``."""
     way = entry(source, task, canvas=config.canvas, inner=config.inner, template=config.template)
-    output = (
-        _text_output(source, task, config, way.lead) if source.spec.modality == "text" else _map(source, task, config)
-    )
+    if isinstance(source, ImageTextSource):
+        output: Output = template_scores(source, task.classes, config.templates)
+    elif source.spec.modality == "text":
+        output = _text_output(source, task, config, way.lead)
+    else:
+        output = _map(source, task, config)
     return Program(way.edits, source, output, origin=Origin(method=METHOD.name, config=config, task=task))
 
 

@@ -5,10 +5,13 @@ Improve Prompt Ensembling in Text-Image Models", ICML 2023, arXiv:2302.06235.
 
 The weights are fitted on the training split's inputs; no label is used.
 
-Departures: texts are classified, by the text encoder that also reads the templates, so the templates are our own; in
-place of 20,000 pictures like those of the pre-training, the sentences of `REFERENCE` or those given; raw weights below
-0 count as 0; a median distance of 0, and a threshold above all templates, have rules of their own. The manipulation is
-of the class texts that O holds, not of the input x: read off the parts, nothing is done to x.
+Pictures are classified by an image-text source, as published; texts by a text encoder that reads the templates, too.
+
+Departures: the templates are our own; where texts are classified, the sentences of `REFERENCE` or those given stand in
+for 20,000 pictures like those of the pre-training; for pictures there are none, so that only the mean over the task's
+own inputs is taken off; raw weights below 0 count as 0; a median distance of 0, and a threshold above all templates,
+have rules of their own. The manipulation is of the class texts that O holds, not of the input x: read off the parts,
+nothing is done to x.
 """
 
 from dataclasses import dataclass
@@ -16,12 +19,13 @@ from dataclasses import dataclass
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Input, Program
-from reprogram.core.source import Capability, Source
+from reprogram.core.source import Capability, ImageTextSource, Source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.inputs import ClassPrompts, Template, entry, with_classes
-from reprogram.outputs.class_texts import named, text_encoder, text_vectors
+from reprogram.outputs.class_texts import cosine_scale, named, text_encoder, text_vectors
 from reprogram.outputs.ensemble import Debias, PromptEnsemble, Weighing
+from reprogram.outputs.templates import TEMPLATES as PICTURED
 
 TEMPLATES = (
     "{class}",
@@ -105,22 +109,25 @@ class Config:
     """Settings; the paper's choices.
 
     Attributes:
-        templates: with `{class}` or `{a class}`; None for `TEMPLATES` (paper: 247 for pictures).
-        reference: texts like those the source was trained on; None for `REFERENCE`.
-        debias: what is taken off the scores before templates are judged (paper: "both"), see `prompt_bias`.
+        templates: with `{class}` or `{a class}`; None for `TEMPLATES`, or for the 81 of `outputs.templates` where
+            pictures are classified (paper: 247).
+        reference: texts like those the source was trained on; None for `REFERENCE`, or for none with pictures.
+        debias: what is taken off the scores before templates are judged, see `prompt_bias`; None for "both" (paper), or
+            for "test" where there is no reference.
         weighing: "softmax", "raw" or "equal", see `prompt_weights`. Equal weights with a threshold are selection only.
         threshold: keeps the templates that stand out by more (paper: 0.5 or 2.0), see `standing_out`; None for all.
-        scale: times the cosines (20, with which sentence encoders are commonly trained; CLIP's is near 100).
+        scale: times the cosines; None for an image-text source's own, and 20, with which sentence encoders are commonly
+            trained.
         template: how the columns of the task become one text; None for the columns as they are.
         recipe: one pass over the unlabelled inputs.
     """
 
     templates: tuple[str, ...] | None = None
     reference: tuple[str, ...] | None = None
-    debias: Debias = "both"
+    debias: Debias | None = None
     weighing: Weighing = "softmax"
     threshold: float | None = None
-    scale: float = 20.0
+    scale: float | None = None
     template: str | None = None
     recipe: Recipe = Recipe(refresh="once", epochs=1)
 
@@ -128,20 +135,22 @@ class Config:
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
     """``I = columns as one text, words around class names``, ``O = weighed cosines to every class text``."""
     model, task = text_encoder(source), with_classes(task, METHOD.name)
-    templates = TEMPLATES if config.templates is None else config.templates
+    pictures = isinstance(model, ImageTextSource)
+    usual, known = (PICTURED, ()) if pictures else (TEMPLATES, REFERENCE)
+    templates = usual if config.templates is None else config.templates
     if not templates:
         raise ConfigError(say("templates", "must be one at least", templates))
     reads = Input(Template("{text}", ["text"]))
     texts = [named(layout, name) for name in task.classes for layout in templates]
     vectors = text_vectors(model, texts, reads).view(len(task.classes), len(templates), -1)
-    reference = REFERENCE if config.reference is None else config.reference
+    reference = known if config.reference is None else config.reference
     output = PromptEnsemble(
         vectors,
         text_vectors(model, reference, reads) if reference else None,
-        debias=config.debias,
+        debias=config.debias or ("both" if reference else "test"),
         weighing=config.weighing,
         threshold=config.threshold,
-        scale=config.scale,
+        scale=cosine_scale(source, config.scale),
     )
     origin = Origin(method=METHOD.name, config=config, task=task)
     edits = [

@@ -112,6 +112,15 @@ def texts_for(source: ImageTextSource, classes: Sequence[str], layouts: Sequence
     return tuple(named(layout, name) for name in classes for layout in layouts)
 
 
+def template_scores(
+    source: ImageTextSource, classes: Sequence[str], layouts: Sequence[str], pooling: ScorePooling = "mean"
+) -> ClassScores:
+    """Every class in every layout, read by `ClassScores`; see `texts_for` for what is raised."""
+    texts = texts_for(source, classes, layouts)
+    owner = [t for t in range(len(classes)) for _ in layouts]
+    return ClassScores(texts, owner, pooling=pooling, scale=source.scale, bias=source.bias)
+
+
 def check_names(source: ImageTextSource, classes: Sequence[str]) -> None:
     """See that the text tower can tell class names apart.
 

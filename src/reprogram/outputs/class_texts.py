@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, ConfigError, DataError, say
 from reprogram.core.program import Input
-from reprogram.core.source import Reading, Source, TextSource, text_source
+from reprogram.core.source import ImageTextSource, Reading, Source, TextSource, text_source
 from reprogram.core.texts import Texts
 
 _BATCH = 32
@@ -59,12 +59,14 @@ def named(layout: str, name: str) -> str:
     return layout.replace("{a class}", f"{article(plain)} {plain}").replace("{class}", plain)
 
 
-def text_encoder(source: Source) -> TextSource:
-    """The source, if it makes one vector of a text.
+def text_encoder(source: Source) -> TextSource | ImageTextSource:
+    """The source, if it makes one vector of a text: a text encoder, or an image-text source.
 
     Raises:
         CapabilityError: it does not, or does not say how long its vectors are.
     """
+    if isinstance(source, ImageTextSource):
+        return source
     model = text_source(source)
     if model.kind != "encoder" or model.spec.width is None:
         got = f"{model.spec.ref} ({model.kind})"
@@ -73,19 +75,23 @@ def text_encoder(source: Source) -> TextSource:
 
 
 @torch.no_grad()
-def text_vectors(source: TextSource, texts: Sequence[str], input: Input | None = None) -> Float[Tensor, " n dim"]:
+def text_vectors(
+    source: TextSource | ImageTextSource, texts: Sequence[str], input: Input | None = None
+) -> Float[Tensor, " n dim"]:
     """A vector of length one for each text, [n, d], float32, on the source's device.
 
     Args:
         source: a text encoder.
         texts: one column "text" of what `input` takes.
-        input: a template for it; None for the texts as they are.
+        input: a template for it; None for the texts as they are. An image-text source takes them as they are.
 
     Raises:
         DataError: there are no texts, or a vector is not finite.
     """
     if not texts:
         raise DataError(say("texts", "must be one or more", list(texts)))
+    if isinstance(source, ImageTextSource):
+        return _finite(source.vectors(texts), source.spec.ref)
     source.attach([], Reading(features=True))
     alike = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))  # little padding
     parts = list[Tensor]()
@@ -95,7 +101,23 @@ def text_vectors(source: TextSource, texts: Sequence[str], input: Input | None =
         if features is None:
             raise CapabilityError(say("source", "must give the vector of a text", source.spec.ref))
         parts.append(F.normalize(features.float(), dim=-1))
-    found = torch.cat(parts)
-    if not bool(found.isfinite().all()):
-        raise DataError(say("vectors", "must be finite numbers", source.spec.ref))
+    found = _finite(torch.cat(parts), source.spec.ref)
     return found[torch.tensor(alike, device=found.device).argsort()]
+
+
+def _finite(vectors: Tensor, ref: str) -> Tensor:
+    if not bool(vectors.isfinite().all()):
+        raise DataError(say("vectors", "must be finite numbers", ref))
+    return vectors
+
+
+def cosine_scale(source: Source, scale: float | None) -> float:
+    """The factor of cosines: the one given, an image-text source's own, or 20, which sentence encoders are trained with.
+
+    Raises:
+        ConfigError: it is not a finite number above 0.
+    """
+    if scale is not None and not 0 < scale < float("inf"):
+        raise ConfigError(say("scale", "must be a finite number above 0", scale))
+    own = source.scale if isinstance(source, ImageTextSource) else 20.0
+    return own if scale is None else scale

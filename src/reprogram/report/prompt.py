@@ -10,7 +10,7 @@ from reprogram.core.program import Program
 from reprogram.core.source import PromptSource
 from reprogram.core.texts import Texts
 from reprogram.core.writing import readable
-from reprogram.inputs import Demonstrations
+from reprogram.inputs import demonstrated
 from reprogram.report.pictures import shown_split
 from reprogram.tasks import Task
 
@@ -38,25 +38,15 @@ def shown(program: Program, task: Task) -> Shown | None:
         return None
     x = split.fetch(torch.tensor([0]))
     assert isinstance(x, Texts)
-    edit = next((e for e in program.input if isinstance(e, Demonstrations)), None)
     if any(isinstance(e, Conversing) for e in program.input):
         return _conversation(program, Texts(x.columns))
-    if edit is None:
+    rows = demonstrated(program.input, Texts(x.columns))
+    if rows is None:
         return None
-    prompt = program.input(Texts(x.columns), "input").prompts[0]
-    some = edit.shown(_before(program, edit, Texts(x.columns)))[0]
+    prompt, some = program.input(Texts(x.columns), "input").prompts[0], rows[0]
     left = f" ({len(some.dropped)} more did not fit)" if some.dropped else ""
     about = f"{source.count(prompt):,} tokens with {len(some.examples)} examples{left}."
     return Shown(about, [(short(source.rendered(prompt)), "")])
-
-
-def _before(program: Program, last: Demonstrations, x: Texts) -> Texts:
-    """What the demonstrations are given."""
-    for edit in program.input.at("input"):
-        if edit is last:
-            break
-        x = edit(x)
-    return x
 
 
 def _conversation(program: Program, x: Texts) -> Shown | None:

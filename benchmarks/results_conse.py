@@ -1,0 +1,141 @@
+"""Real results: prompts for an image-text source (ConSE, 128 px) on CIFAR-10. Which help, and which overfit?
+
+    python -m benchmarks.results_conse --out benchmarks/results/conse.jsonl           # goes on where it stopped
+    python -m benchmarks.results_conse --out benchmarks/results/conse.jsonl --table   # the table of what is there
+
+The test is the same for all: the first 100 pictures of each class of the test folder. Training pictures are drawn by
+the seed; validation is what `Task.few_shot` gives (4 a class), and picks the epoch. Descriptions are those in
+`texts/cifar10.json`, written by us before anything was run. Nothing was tuned on what is reported.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import reprogram as rp
+from benchmarks._common import HERE, data, table
+from reprogram.core.source import Source
+from reprogram.fit import FitOptions
+
+QUIET = FitOptions(progress=False)
+TEXTS = HERE / "texts" / "cifar10.json"
+WORDS = {"tokens": 4, "words": "a photo of a"}
+TEXT_SIDE = {"recipe.optimizer": "adam", "recipe.lr": 2e-3, "recipe.weight_decay": 0.0, "recipe.warmup_steps": 0,
+             "recipe.schedule": "cosine", "recipe.epochs": 40, "recipe.batch_size": 100,
+             "recipe.augment": "none"}  # fmt: skip
+PIXELS = {"recipe.optimizer": "adam", "recipe.lr": 0.01, "recipe.weight_decay": 0.0, "recipe.warmup_steps": 0,
+          "recipe.batch_size": 32, "recipe.augment": "none"}  # fmt: skip
+Row = dict[str, Any]
+Cell = tuple[str, dict[str, Any]]
+
+ZERO_SHOT: dict[str, Cell] = {
+    "zero-shot, one prompt": ("no_edit", {}),
+    "zero-shot, bare name": ("no_edit", {"templates": ("{class}",)}),
+    "zero-shot, 81 templates": ("zpe", {"weighing": "equal"}),
+    "zpe": ("zpe", {}),
+    "cupl, our descriptions": ("cupl", {"descriptions": str(TEXTS)}),
+}
+"""Seen once: no labels. (zpe looks at the training pictures without their labels.)"""
+
+TEXT_METHODS: dict[str, Cell] = {
+    "coop": ("coop", {**WORDS, "layout": "{class}", **TEXT_SIDE}),
+    "coop, random start": ("coop", {"tokens": 4, "layout": "{class}", **TEXT_SIDE}),
+    "coop, a context a class": ("coop", {**WORDS, "sharing": "class", "layout": "{class}", **TEXT_SIDE}),
+    "linear probe": ("linear_probe", {}),
+}
+
+IMAGE_METHODS: dict[str, Cell] = {}
+"""Filled below: they learn in the picture, and cost a pass of the source each step."""
+
+
+def epochs(shots: int) -> int:
+    """Of methods that learn in the picture: about as many steps for few pictures as for many."""
+    return {4: 20, 16: 12, 200: 3}.get(shots, 5)
+
+
+def task_of(shots: int, seed: int) -> rp.Task:
+    """`shots` pictures a class, and the common test."""
+    task = rp.load_task(data("cifar10_small.zip"), seed=seed)
+    test = task.test
+    first = torch.cat([(test.labels == c).nonzero()[:100, 0] for c in range(len(task.classes))])
+    small = task.few_shot(shots, seed)
+    return rp.Task(small.spec, {**small.splits, "test": test.subset(first)})
+
+
+def run(source: Source, name: str, cell: Cell, shots: int, seed: int) -> Row:
+    """One program, fitted and scored."""
+    method, config = cell
+    task = task_of(shots, seed)
+    more = {"recipe.epochs": epochs(shots)} if name in IMAGE_METHODS else {}
+    start = time.perf_counter()
+    program = rp.build(method, source, task, seed=seed, **{**config, **more})
+    done = rp.fit(program, task, seed=seed, options=QUIET)
+    assert done.test is not None
+    assert done.last_test is not None
+    train = rp.evaluate(program, task.train)
+    counted = program.count()
+    return {"program": name, "method": method, "shots": shots, "seed": seed, "test": done.test.accuracy,
+            "last": done.last_test.accuracy, "train": train.accuracy, "n": len(done.test),
+            "parameters": counted.effective, "best_epoch": done.best_epoch,
+            "seconds": round(time.perf_counter() - start, 1)}  # fmt: skip
+
+
+def cells(arguments: argparse.Namespace) -> list[tuple[str, Cell, int, int]]:
+    """What is to be run, cheap ones first."""
+    found = [(n, c, 4, 0) for n, c in ZERO_SHOT.items()]
+    for group in (TEXT_METHODS, IMAGE_METHODS):
+        found += [(n, c, k, s) for k in arguments.shots for s in range(arguments.seeds) for n, c in group.items()]
+    words = arguments.only
+    return [one for one in found if not words or any(word in one[0] for word in words)]
+
+
+def show(rows: list[Row]) -> str:
+    """Mean and range over seeds, a row for each program and number of pictures."""
+    keys = list(dict.fromkeys((r["program"], r["shots"]) for r in rows))
+    lines = list[dict[str, object]]()
+    for program, shots in keys:
+        mine = [r for r in rows if (r["program"], r["shots"]) == (program, shots)]
+        tests = [100 * r["test"] for r in mine]
+        lines.append({
+            "program": program, "pictures a class": shots if program not in ZERO_SHOT else "–",
+            "test %": f"{statistics.fmean(tests):.1f}", "range": f"{min(tests):.1f} to {max(tests):.1f}",
+            "train %": f"{100 * statistics.fmean(r['train'] for r in mine):.1f}", "seeds": len(mine),
+            "learned": mine[0]["parameters"], "seconds": f"{statistics.median(r['seconds'] for r in mine):.0f}",
+        })  # fmt: skip
+    return table(lines)
+
+
+def main() -> None:
+    """Parse, run what is missing, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shots", type=int, nargs="*", default=[4, 16, 200])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows: list[Row] = [json.loads(line) for line in arguments.out.read_text().splitlines()] \
+        if arguments.out.exists() else []  # fmt: skip
+    if not arguments.table:
+        known = {(r["program"], r["shots"], r["seed"]) for r in rows}
+        source = rp.load_source("bundled/conse")
+        for name, cell, shots, seed in cells(arguments):
+            if (name, shots, seed) in known:
+                continue
+            rows.append(run(source, name, cell, shots, seed))
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(rows[-1]) + os.linesep)
+            print(rows[-1], flush=True)
+    print(show(rows))
+
+
+if __name__ == "__main__":
+    main()
