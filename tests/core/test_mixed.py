@@ -79,3 +79,16 @@ def test_what_cannot_be_mixed_is_refused():
         Mixed([rp.build("prompt_tuning", masked, task, tokens=2, words=("bad", "good", "fun"))])(
             x, torch.tensor([0, 0])
         )
+
+
+def test_weighed_keys_are_refused_and_not_silently_unweighed():
+    """Structured prompting weighs a sequence's own keys against those of its groups; a shared batch cannot."""
+    from reprogram.inputs import GroupedDemonstrations
+    from reprogram.outputs import TokenScores
+
+    source = tiny_text_source("gpt2")
+    one, two = GroupedDemonstrations(source, ["bad: no\n"]), GroupedDemonstrations(source, ["bad: no\n", "hot: yes\n"])
+    x, rows = Texts({"text": TEXTS[:1]}), torch.tensor([0])
+    with pytest.raises(CapabilityError, match="weigh"):
+        source.mixed(x, [rp.core.program.Input(two)], rows, TokenScores().reading)
+    assert source.mixed(x, [rp.core.program.Input(one)], rows, rp.core.source.Reading()).scores is not None

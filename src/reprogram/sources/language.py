@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from reprogram.core.errors import CapabilityError, DataError, SourceError, say
-from reprogram.core.inserting import ByRow, Continued, Inserting, Prefixing
+from reprogram.core.inserting import ByRow, Continued, Inserting, Prefixing, Weighted
 from reprogram.core.program import Input
 from reprogram.core.slot import Slot
 from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
@@ -312,6 +312,9 @@ class LanguageSource:
         ):
             need = "must put its learned tokens before the text of a causal model to share a batch with others"
             raise CapabilityError(say("program", need, [f"{type(e).__name__} at {e.site}" for e in input]))
+        if any(isinstance(e, Weighted) and e.log_weight != 0 for e in input):
+            need = "must not weigh its keys to share a batch with others"
+            raise CapabilityError(say("program", need, "weighed keys", "Run it on its own."))
         state = tuple((id(p), p._version) for p in input.state_dict(keep_vars=True).values())
         found = self._memory.get(input)
         if found is None or found[0] != state:
