@@ -14,7 +14,7 @@ NAMES = [command.name for command in app.registered_commands]
 
 def test_all_commands_are_there():
     use, change = "fit evaluate predict generate show report demo", "compile combine import export"
-    before, look = "diagnose rank experiment", "methods sources sites tasks cite doctor"
+    before, look = "describe diagnose rank search experiment", "methods sources sites tasks cite doctor"
     assert f"{use} {change} {before} {look}".split() == NAMES
 
 

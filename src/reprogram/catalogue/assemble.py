@@ -11,8 +11,8 @@ from reprogram.catalogue.config import make_config
 from reprogram.catalogue.convert import formed
 from reprogram.catalogue.find import find
 from reprogram.core.errors import ArtifactError, CapabilityError, ConfigError, DataError, say
-from reprogram.core.method import Method
-from reprogram.core.program import Program
+from reprogram.core.method import Method, Recipe
+from reprogram.core.program import PerPixel, Program
 from reprogram.core.source import Capability, Source
 from reprogram.core.task import Example, Sample, TaskSpec
 from reprogram.core.texts import Texts
@@ -49,18 +49,26 @@ def build(
         program = build("blm", load_source("bundled/efficientnet-lite0"), load_task("bundled/mnist5k"), preset="cpu")
     """
     card = find(method) if isinstance(method, str) else method
-    missing = sorted(card.needs - source.capabilities)
-    if missing:
-        raise CapabilityError(say("source", f"must offer {missing} for {card.name}", source.spec.ref))
+    settings = make_config(card, config, preset=preset, source=source.spec)
+    _check_source(card, source, getattr(settings, "recipe", None))
     spec = task.spec if isinstance(task, Task) else task
     shown = Capability.PICTURES in source.capabilities and spec is not None and spec.modality == "image"
     if spec is not None and spec.modality != source.spec.modality and not shown:
         kinds = f"a task of the source's kind ({source.spec.modality})"
         raise ConfigError(say("task", f"must be {kinds}", f"{spec.name} ({spec.modality})"))
-    settings = make_config(card, config, preset=preset, source=source.spec)
     if isinstance(task, Task) and spec is not None and card.context is not None and not spec.context:
         spec = replace(spec, context=tuple(card.context(source, spec, Pool(task), settings, seed)))
     return _build(card, source, spec, settings, seed)
+
+
+def _check_source(card: Method, source: Source, recipe: object) -> None:
+    """The source offers what the method needs; gradients only if the recipe takes them."""
+    searches = isinstance(recipe, Recipe) and recipe.zeroth_order
+    missing = sorted(card.needs - source.capabilities - ({Capability.GRADIENTS} if searches else set()))
+    if missing:
+        remedy = ('Or fit without them: recipe.optimizer="spsa_gc", "one_sided" or "cma_es".'
+                  if missing == [Capability.GRADIENTS] else "")  # fmt: skip
+        raise CapabilityError(say("source", f"must offer {missing} for {card.name}", source.spec.ref, remedy))
 
 
 @final
@@ -97,6 +105,9 @@ def _build(card: Method, source: Source, spec: TaskSpec | None, settings: Any, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         program = card.build(source, spec, settings)  # type: ignore[arg-type]
+    if spec is not None and spec.dense and not (isinstance(program.output, PerPixel) and program.output.dense):
+        remedy = "Its pixels have classes of their own: take a method such as evp_explicit."
+        raise ConfigError(say("method", f"must give a score for each pixel of {spec.name}", card.name, remedy))
     if program.origin is not None:
         program.origin = replace(program.origin, paper=card.paper)
     return program.to(source.device).eval()
@@ -138,7 +149,8 @@ def load(path: str | os.PathLike[str], source: Source | None = None, *, force: b
         t = card.task
         sample = Sample(**dict(t.sample))
         context = tuple(Example(tuple(one.texts), one.answer) for one in t.context)
-        spec = TaskSpec(name=t.name, classes=tuple(t.classes), sample=sample, modality=t.modality, context=context)
+        spec = TaskSpec(name=t.name, classes=tuple(t.classes), sample=sample, modality=t.modality, context=context,
+                        dense=t.dense)  # fmt: skip
     built = _build(method, source, spec, settings, 0)
     if built.origin is not None and built.origin.config != settings:
         got = "settings that it fills in itself are missing or others"

@@ -16,6 +16,7 @@ from reprogram.cli.cite import cite
 from reprogram.cli.combine import combine
 from reprogram.cli.compile import compile
 from reprogram.cli.demo import demo
+from reprogram.cli.describe import describe
 from reprogram.cli.diagnose import diagnose
 from reprogram.cli.doctor import doctor
 from reprogram.cli.evaluate import evaluate
@@ -28,6 +29,7 @@ from reprogram.cli.methods import methods
 from reprogram.cli.predict import predict
 from reprogram.cli.rank import rank
 from reprogram.cli.report import report
+from reprogram.cli.search import search
 from reprogram.cli.show import show
 from reprogram.cli.sources import sites, sources
 from reprogram.cli.tasks import tasks
@@ -45,7 +47,7 @@ app = typer.Typer(
 for panel, commands in {
     "Make and use programs": (fit, evaluate, predict, generate, show, report, demo),
     "Change programs": (compile, combine, import_, export),
-    "Before training": (diagnose, rank, experiment),
+    "Before training": (describe, diagnose, rank, search, experiment),
     "Look around": (methods, sources, sites, tasks, cite, doctor),
 }.items():
     for command in commands:

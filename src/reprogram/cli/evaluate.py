@@ -47,9 +47,11 @@ def _usage(program: "Program") -> dict[str, Any]:
     """What was asked of a server, for sources behind one."""
     from dataclasses import asdict
 
-    from reprogram.sources import EndpointSource
+    from reprogram.sources import EndpointImageSource, EndpointSource
 
     source = program.source
+    if isinstance(source, EndpointImageSource):
+        return {"usage": asdict(source.usage)}
     if not isinstance(source, EndpointSource):
         return {}
     return {"usage": asdict(source.usage) | {"scoring": list(source.scoring), "exact": source.scoring != ("writing",)}}
@@ -59,6 +61,11 @@ def _spent(facts: dict[str, Any]) -> dict[str, object]:
     used = facts.get("usage")
     if used is None:
         return {}
+    if "scoring" not in used:
+        from reprogram.sources import Usage
+        from reprogram.sources.endpoint_limits import spent
+
+        return {"server": spent(Usage(**used))}
     asked = f"{used['requests']:,} requests, {used['hits']:,} answers kept from before; "
     tokens = f"{used['prompt_tokens']:,} tokens read, {used['completion_tokens']:,} written"
     scores = f" ({', '.join(used['scoring'])})" if used["scoring"] else ""
@@ -77,6 +84,7 @@ def _shown(metrics: "Metrics", facts: dict[str, Any]) -> dict[str, object]:
     low, high = facts["interval"]
     return {
         "accuracy": f"{percent(metrics.accuracy)}  (95 % interval {percent(low)} to {percent(high)})",
+        "mean IoU": None if metrics.mean_iou is None else percent(metrics.mean_iou),
         "balanced accuracy": percent(metrics.balanced_accuracy),
         "macro F1": percent(metrics.macro_f1),
         "loss": f"{metrics.loss:.4f}",
@@ -100,6 +108,8 @@ def _score(program: "Program", task: "Task", split: str, batch_size: int) -> "Me
         return found[0]
     if found[0].confusion is None or found[0].answers is not None:
         raise DataError(words("split", "must be one of train, val and test for a program that writes", split))
+    if found[0].mean_iou is not None:
+        raise DataError(words("split", "must be one of train, val and test for label maps", split))
     seconds = sum(m.seconds for m in found)
     return measure(torch.cat([m.scores for m in found]), torch.cat([s.labels for s in chosen]), seconds)
 
@@ -110,5 +120,6 @@ def _facts(metrics: "Metrics") -> dict[str, Any]:
         return found | {"interval": list(metrics.interval())}
     if metrics.confusion is None:
         return found
-    majority = float(metrics.confusion.sum(1).max()) / max(1, len(metrics))
+    counted = len(metrics) if metrics.mean_iou is None else int(metrics.confusion.sum())
+    majority = float(metrics.confusion.sum(1).max()) / max(1, counted)
     return found | {"interval": list(metrics.interval()), "majority": majority}

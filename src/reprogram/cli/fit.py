@@ -284,6 +284,15 @@ def _use(task: "Task", program: "Program") -> str:
     return "predict OUT TEXT..." if task.spec.modality == "text" else "predict OUT PICTURE..."
 
 
+def _server(result: "FitResult") -> dict[str, object]:
+    """What was asked of a server, for sources behind one."""
+    from reprogram.sources import EndpointImageSource, EndpointSource
+    from reprogram.sources.endpoint_limits import spent
+
+    source = result.program.source
+    return {"server": spent(source.usage)} if isinstance(source, EndpointImageSource | EndpointSource) else {}
+
+
 def _tell(
     result: "FitResult", task: "Task", rows: "list[Control]", config: "RunConfig", files: tuple[Path | None, Path]
 ) -> None:
@@ -292,7 +301,7 @@ def _tell(
 
     tell(comparison_table([result, *rows]))
     tell()
-    tell(pairs({"program": config.out, "report": report, "run": written.parent}))
+    tell(pairs({"program": config.out, "report": report, "run": written.parent} | _server(result)))
     if not quiet():
         tell("\nNext:")
         out = _quoted(config.out)

@@ -11,23 +11,22 @@ class name goes by its sound; descriptions cut off at the token limit have no fu
 is of the class texts that O holds, not of the input x: read off the parts, nothing is done to x.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
 from reprogram.core.errors import ConfigError, DataError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Input, Program
-from reprogram.core.source import Capability, PromptSource, Reading, Source, prompt_source
+from reprogram.core.source import Capability, PromptSource, Source, prompt_source
 from reprogram.core.task import Example, TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.core.texts import Texts
-from reprogram.core.writing import ASSISTANT, USER, Writing, Written
-from reprogram.inputs import ClassPrompts, Template, entry, with_classes
+from reprogram.core.writing import Writing
+from reprogram.inputs import ClassPrompts, Template, entry, read_descriptions, with_classes
+from reprogram.inputs.describing import ask
+from reprogram.inputs.descriptions import pooled
 from reprogram.outputs.class_texts import named, text_encoder, text_vectors
 from reprogram.outputs.ensemble import ClassTexts, Pooling
 
@@ -40,15 +39,14 @@ QUESTIONS = (
 )
 """What a writer is asked about each class of a text task."""
 
-_BATCH = 16  # questions to a call of the writer
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Settings; numbers are those of the paper's code.
 
     Attributes:
-        descriptions: of each class, one text or several; or the path of a JSON file of such an object.
+        descriptions: of each class, one text or several, or sets of them, which are put together; or the path of a JSON
+            file of such an object, see `reprogram.inputs.descriptions`.
         writer: in place of descriptions, a reference of a language model that writes them, such as
             "bundled/smollm2-135m".
         questions: that the writer is asked, with `{class}` or `{a class}`; None for `QUESTIONS`.
@@ -63,7 +61,7 @@ class Config:
         recipe: nothing is fitted.
     """
 
-    descriptions: Mapping[str, str | tuple[str, ...]] | Path | str | None = None
+    descriptions: Mapping[str, str | tuple[str, ...] | Mapping[str, str | tuple[str, ...]]] | Path | str | None = None
     writer: str | None = None
     questions: tuple[str, ...] | None = None
     chat: bool = True
@@ -96,7 +94,7 @@ def context(
 
         return written(prompt_source(load_source(config.writer)), classes, config, seed)
     if isinstance(config.descriptions, str | Path):
-        return listed(_read(config.descriptions), classes)
+        return listed(config.descriptions, classes)
     return _given(classes, config)
 
 
@@ -117,41 +115,23 @@ def written(writer: PromptSource, classes: Sequence[str], config: Config, seed: 
     writing = Writing(tokens=config.tokens, stop=(".",), samples=config.samples, temperature=config.temperature,
                       seed=seed)  # fmt: skip
     found: dict[str, list[str]] = {name: [] for name in classes}
-    for start in range(0, len(asked), _BATCH):
-        part = asked[start : start + _BATCH]
-        prompts = tuple(f"{USER}{text}{ASSISTANT}" if config.chat else text for _, text in part)
-        several = writer(Texts({"prompt": prompts}), Input(), Reading(writing=writing)).written
-        if several is None:
-            raise DataError(say("writer", "must write", writer.spec.ref))
-        for (name, _), answers in zip(part, several, strict=True):
-            found[name] += [_sentence(one) for one in answers]
+    answers = ask(writer, [question for _, question in asked], writing, chat=config.chat)
+    for (name, _), texts in zip(asked, answers, strict=True):
+        found[name] += texts
     return listed(found, classes)
 
 
-def listed(descriptions: Mapping[str, object], classes: Sequence[str]) -> list[Example]:
+def listed(descriptions: Mapping[str, object] | str | Path, classes: Sequence[str]) -> list[Example]:
     """Descriptions as examples, class by class; empty ones and repetitions left out.
 
     Raises:
-        DataError: a class is missing or unknown, or has no text.
+        DataError: a class is missing or unknown, or has no text; a file cannot be read.
 
     >>> [one.answer for one in listed({"yes": ["It is so.", "it is  so."], "no": "Never."}, ("yes", "no"))]
     ['It is so.', 'Never.']
     """
-    strange, missing = sorted(set(descriptions) - set(classes)), [c for c in classes if c not in descriptions]
-    if strange or missing:
-        got = f"{missing[:5]} missing and {strange[:5]} unknown"
-        raise DataError(say("descriptions", f"must be of the {len(classes)} classes of the task", got))
-    found = list[Example]()
-    for name in classes:
-        texts = _texts(name, descriptions[name])
-        once = dict[str, str]()
-        for text in texts:
-            if any(map(str.isalnum, text)):
-                once.setdefault(text.casefold(), text)
-        if not once:
-            raise DataError(say(f"descriptions[{name!r}]", "must have a text with words in it", texts))
-        found += [Example((name,), text) for text in once.values()]
-    return found
+    found = pooled(read_descriptions(descriptions, classes, None))
+    return [Example((name,), text) for name, texts in zip(classes, found, strict=True) for text in texts]
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
@@ -180,30 +160,6 @@ def _given(classes: Sequence[str], config: Config) -> Sequence[Example]:
     remedy = 'Give descriptions={"class": ["...", ...]}, a JSON file of them, or a writer, and the task with its data.'
     got = {"descriptions": config.descriptions, "writer": config.writer}
     raise ConfigError(say("descriptions", "must be there for every class", got, remedy))
-
-
-def _read(path: str | Path) -> Mapping[str, object]:
-    try:
-        found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise DataError(say("descriptions", "must be a JSON file that can be read", str(path), str(problem))) from None
-    if not isinstance(found, dict):
-        raise DataError(say("descriptions", "must be a JSON object of texts by class", type(found).__name__))
-    return cast("dict[str, object]", found)
-
-
-def _texts(name: str, given: object) -> list[str]:
-    """One text or several, with single spaces."""
-    several = cast("Sequence[object]", given if isinstance(given, list | tuple) else [given])
-    if not all(isinstance(text, str) for text in several):
-        raise DataError(say(f"descriptions[{name!r}]", "must be a text or a list of texts", several))
-    return [" ".join(str(text).split()) for text in several]
-
-
-def _sentence(one: Written) -> str:
-    """Its full stop is what writing stopped at."""
-    text = one.text.strip()
-    return f"{text}." if text and one.finish == "stop" and text[-1] not in ".!?" else text
 
 
 METHOD = Method(

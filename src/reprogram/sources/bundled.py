@@ -6,18 +6,13 @@ deviation: the habitual values cost it 9 points of top-1.
 
 import hashlib
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from reprogram.core.errors import SourceError, missing_extra, say
-from reprogram.core.source import Preprocessing, Source
-from reprogram.sources import smollm2
-from reprogram.sources.cache import Installed, Tell
-from reprogram.sources.conse import load_conse
+from reprogram.core.source import Preprocessing
 from reprogram.sources.language import LanguageSource
 from reprogram.sources.module import ModuleSource, wrap
 from reprogram.sources.transformers_load import TextOptions, open_folder
@@ -120,31 +115,3 @@ def minilm_l6(*, dtype: str = "float32", device: str = "cpu", checkpoint: bool =
     options = TextOptions(kind="encoder", dtype=dtype, device=device, checkpoint=checkpoint)
     ref = "bundled/minilm-l6" + ("" if dtype == "float32" else f"?dtype={dtype}")
     return open_folder(folder, options, ref=ref)  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, slots=True)
-class Bundled:
-    """A source that comes as a package.
-
-    Attributes:
-        about: one line.
-        load: makes it; its keyword arguments are the options that users may give.
-        install: fetches what pip cannot install as a dependency; None where there is nothing to do.
-    """
-
-    about: str
-    load: Callable[..., Source]
-    install: Callable[[Tell], Installed] | None = None
-
-
-BUNDLED: dict[str, Bundled] = {
-    "efficientnet-lite0": Bundled(
-        "EfficientNet-Lite0, ImageNet-1k, 4.65 M parameters, 224 px (any size)", efficientnet_lite0
-    ),
-    "smollm2-135m": Bundled(smollm2.ABOUT, smollm2.load_smollm2, smollm2.install),
-    "conse": Bundled(
-        "EfficientNet-Lite0 and MiniLM as one image-text source (ConSE): pictures against class texts, any size",
-        load_conse,
-    ),
-    "minilm-l6": Bundled("all-MiniLM-L6-v2, sentence encoder, 22.7 M parameters", minilm_l6),
-}

@@ -16,8 +16,10 @@ from reprogram.core.program import Input
 from reprogram.core.source import Reading, Source
 from reprogram.core.texts import Texts
 from reprogram.sources._towers import ConseTower
+from reprogram.sources.bundled import efficientnet_lite0, imagenet_names, minilm_l6
 from reprogram.sources.image_text import DualSource
 from reprogram.sources.language import LanguageSource
+from reprogram.sources.module import wrap
 
 SCALE = 20.0
 """Of the cosines: what sentence encoders are commonly trained with."""
@@ -49,9 +51,6 @@ def load_conse(*, top: int = TOP, size: int = SIZE, scale: float = SCALE, device
         MissingExtraError: the extra "bundled" is not installed.
         SourceError: an option is out of range.
     """
-    from reprogram.sources.bundled import efficientnet_lite0, imagenet_names, minilm_l6
-    from reprogram.sources.module import wrap
-
     if not 1 <= top <= 1000 or not 32 <= size <= 512 or not 0 < scale < float("inf"):
         got = {"top": top, "size": size, "scale": scale}
         raise SourceError(say("options", "must be 1 to 1000 classes, 32 to 512 pixels, a scale above 0", got))

@@ -9,7 +9,8 @@ from typing import Any, final
 
 from reprogram.core.errors import SourceError
 from reprogram.sources.endpoint_cache import SCHEMA, ReplyCache, digest
-from reprogram.sources.endpoint_client import Client, Route, StoppedError, side_by_side
+from reprogram.sources.endpoint_client import Client, Route
+from reprogram.sources.endpoint_crew import StoppedError, side_by_side
 from reprogram.sources.endpoint_limits import EndpointError
 
 Reply = dict[str, Any]

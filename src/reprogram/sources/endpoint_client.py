@@ -11,14 +11,14 @@ import random
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, Literal, TypeVar, final
+from typing import Any, Literal, final
 from urllib.parse import urlsplit
 
 from reprogram.core.errors import SourceError, missing_extra, say
+from reprogram.sources.endpoint_crew import StoppedError
 from reprogram.sources.endpoint_limits import EndpointError, Meter, Pace
 
 Route = Literal["completions", "chat"]
@@ -32,13 +32,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 
 _AGAIN = (408, 409, 429)
 _DROPPED = ("authorization", "openai-organization", "openai-project", "cookie")
+_RAW = {"X-Stainless-Raw-Response": "true"}  # of the openai client: the response, not what it makes of it
+_GLANCE = 10.0  # seconds that a server has to say what it is
 _log = logging.getLogger("reprogram")
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class StoppedError(Exception):
-    """Somebody wants the requests under way to end; never leaves this package."""
 
 
 @final
@@ -50,6 +46,26 @@ class _Trouble:
     said: str
     again: bool
     after: float | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """How one is sent, and its reply read.
+
+    Attributes:
+        send: gives the response.
+        path: of it, for messages.
+        read: a response's body.
+        counted: by the meter; questions about the server itself are not.
+        pictures: in it.
+    """
+
+    send: Callable[[], Any]
+    path: str
+    read: Callable[[bytes], "dict[str, Any] | _Trouble"]
+    counted: bool = True
+    pictures: int = 0
 
 
 @final
@@ -73,7 +89,7 @@ class Client:
         self, url: str, meter: Meter, pace: Pace, *, timeout: float, retries: int, key_env: str | None = None
     ) -> None:
         self.url = checked_url(url)
-        self.meter, self.pace, self.retries = meter, pace, retries
+        self.meter, self.pace, self.retries, self.timeout = meter, pace, retries, timeout
         self._key = os.environ.get(key_env) if key_env else key_for(self.url)
         openai = _openai()
         key = self._key
@@ -110,8 +126,10 @@ class Client:
         Raises:
             EndpointError: it cannot be reached, or does not let us in.
         """
+        request = _Request(send=self._client.models.with_raw_response.list, path="/models",
+                           read=lambda content: _read(content, complete=False), counted=False)  # fmt: skip
         try:
-            reply = self._tried(self._client.models.with_raw_response.list, threading.Event(), min(self.retries, 2))
+            reply = self._tried(request, threading.Event(), min(self.retries, 2))
         except EndpointError as problem:
             if problem.status is None or problem.status in (401, 403, 429):
                 raise
@@ -142,45 +160,87 @@ class Client:
             return resource.with_raw_response.create(**named, extra_body=body)
 
         tries = self.retries if retries is None else retries
-        return self._tried(send, stop or threading.Event(), tries, PATHS[route])
+        request = _Request(send=send, path=PATHS[route], read=lambda content: _read(content, complete=True))
+        return self._tried(request, stop or threading.Event(), tries)
 
-    def _tried(
-        self, send: Callable[[], Any], stop: threading.Event, retries: int, path: str = "/models"
+    def about(self) -> dict[str, Any] | None:
+        """What a GET of the address itself gives, asked once; None if that is no JSON object."""
+
+        def send() -> Any:
+            options = {"headers": _RAW, "timeout": min(self.timeout, _GLANCE)}
+            return self._client.get(self.url, cast_to=object, options=options)
+
+        request = _Request(send=send, path="", read=lambda content: _read(content, complete=False), counted=False)
+        try:
+            return self._tried(request, threading.Event(), 0)
+        except EndpointError:
+            return None
+
+    def post(
+        self,
+        body: Mapping[str, Any] | None,
+        files: list[tuple[str, Any]] | None,
+        pictures: int,
+        stop: threading.Event | None = None,
     ) -> dict[str, Any]:
+        """The reply to pictures that are sent to the address itself; a reply that is a JSON list is under "answers".
+
+        Args:
+            body: what to send as JSON; None to send files.
+            files: (field, (name, bytes, type)) to send as multipart.
+            pictures: in the request.
+            stop: ends waiting and trying again.
+
+        Raises:
+            EndpointError: there is none, after all tries.
+            BudgetError: it may not be sent.
+        """
+        kind = {"Content-Type": "multipart/form-data"} if files else {}
+
+        def send() -> Any:
+            options = {"headers": _RAW | kind}
+            return self._client.post(self.url, cast_to=object, body=body, files=files, options=options)
+
+        request = _Request(send=send, path="", read=_read_any, pictures=pictures)
+        return self._tried(request, stop or threading.Event(), self.retries)
+
+    def _tried(self, request: _Request, stop: threading.Event, retries: int) -> dict[str, Any]:
         for number in range(retries + 1):
             self.pace.wait(stop)
             if stop.is_set():
                 raise StoppedError
-            found = self._once(send, path != "/models")
+            found = self._once(request)
             if not isinstance(found, _Trouble):
                 return found
             wait = found.after if found.after is not None else _backoff(number)
             if not found.again or number == retries or wait > PATIENCE:
-                raise EndpointError(self._worded(found, path, number + 1, wait), found.status)
-            _log.info("%s%s: %r. Trying again in %.1f s.", self.url, path, found.said, wait)
+                raise EndpointError(self._worded(found, request.path, number + 1, wait), found.status)
+            _log.info("%s%s: %r. Trying again in %.1f s.", self.url, request.path, found.said, wait)
             if found.after is not None:
                 self.pace.hold(found.after)  # what one is told holds for all
             stop.wait(wait)
         raise AssertionError
 
-    def _once(self, send: Callable[[], Any], complete: bool) -> dict[str, Any] | _Trouble:
+    def _once(self, request: _Request) -> dict[str, Any] | _Trouble:
         """One try."""
-        if complete:
-            self.meter.start()
-        began, reply = time.monotonic(), None
+        if request.counted:
+            self.meter.start(request.pictures)
+        began, reply, passed = time.monotonic(), None, (0, 0)
         try:
-            raw = send()
-            found = _read(raw.http_response.content, complete)
+            response = request.send().http_response
+            passed = (_sent(response), len(response.content))
+            found = request.read(response.content)
             reply = found if isinstance(found, dict) else None
         except self._openai.APIStatusError as problem:
             found = self._refused(problem)
+            passed = (_sent(problem.response), len(problem.response.content))
         except self._openai.APITimeoutError:
             found = _Trouble(None, "no reply in time", again=True)
         except self._openai.APIConnectionError as problem:
             found = _Trouble(None, f"no connection ({problem.__cause__ or problem})", again=True)
         finally:
-            if complete:
-                self.meter.end(time.monotonic() - began, reply)
+            if request.counted:
+                self.meter.end(time.monotonic() - began, reply, passed)
         return found
 
     def _refused(self, problem: Any) -> _Trouble:
@@ -196,14 +256,15 @@ class Client:
             came = came.replace(self._key, "***")
         count = f" after {tries} tries" if tries > 1 else ""
         wish = f" It asks to wait {wait:.0f} s." if trouble.again and wait > PATIENCE else ""
-        return say(f"{self.url}{path}", f"must give a reply{count}", came, self._remedy(trouble) + wish)
+        return say(f"{self.url}{path}", f"must give a reply{count}", came, self._remedy(trouble, path) + wish)
 
-    def _remedy(self, trouble: _Trouble) -> str:
+    def _remedy(self, trouble: _Trouble, path: str) -> str:
         if trouble.status is None:
-            return "Start the server, or correct the address; it ends in /v1 for most servers."
+            hint = "; it ends in /v1 for most servers" if path else ""
+            return f"Start the server, or correct the address{hint}."
         if trouble.status in (401, 403):
             return _key_remedy(self.url, bool(self._key))
-        if trouble.status == 404:
+        if trouble.status == 404 and path:
             return "Check the address, which ends in /v1 for most servers, and the model's name."
         if trouble.status == 429:
             return "Set a lower `rate` (requests a minute) or `concurrency`, and run it again."
@@ -282,6 +343,22 @@ def _read(content: bytes, complete: bool) -> dict[str, Any] | _Trouble:
     return reply
 
 
+def _read_any(content: bytes) -> dict[str, Any] | _Trouble:
+    """The same of a reply that may be a list."""
+    if content.lstrip()[:1] != b"[":
+        return _read(content, complete=False)
+    try:
+        return {"answers": json.loads(content)}
+    except (ValueError, RecursionError):
+        return _Trouble(200, f"a body that is no JSON, {content[:80]!r}", again=True)
+
+
+def _sent(response: Any) -> int:
+    """Bytes of a request's body."""
+    length = response.request.headers.get("content-length", "0")
+    return int(length) if length.isdecimal() else 0
+
+
 def _message(content: bytes) -> str:
     """What a server says of an error, however it wraps it, shortened."""
     try:
@@ -319,53 +396,3 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _backoff(number: int) -> float:
     return min(LONGEST_WAIT, FIRST_WAIT * 2**number) * random.uniform(0.5, 1)
-
-
-def side_by_side(jobs: Sequence[T], run: Callable[[T, threading.Event], R], threads: int) -> list[R]:
-    """`run` of every job, in order, several at a time.
-
-    After the first failure no new job begins; those under way end, and the failure is raised. Ctrl-C ends at once: the
-    threads are daemons, so that none of them holds the program up.
-    """
-    crew = _Crew(jobs, run)
-    workers = [threading.Thread(target=crew.work, daemon=True) for _ in range(min(threads, len(jobs)))]
-    try:
-        for worker in workers:
-            worker.start()
-        for _ in workers:
-            while not crew.done.acquire(timeout=0.5):  # wakes up, so that Ctrl-C is heard
-                pass
-    except BaseException:
-        crew.stop.set()
-        raise
-    if crew.failures:
-        raise crew.failures[0]
-    return [crew.results[number] for number in range(len(jobs))]
-
-
-class _Crew(Generic[T, R]):
-    """Jobs, and what came of them."""
-
-    def __init__(self, jobs: Sequence[T], run: Callable[[T, threading.Event], R]) -> None:
-        self.waiting, self.run = deque(enumerate(jobs)), run
-        self.results: dict[int, R] = {}
-        self.failures: list[BaseException] = []
-        self.stop, self.done = threading.Event(), threading.Semaphore(0)
-        self._lock = threading.Lock()
-
-    def work(self) -> None:
-        """What one thread does."""
-        try:
-            while (job := self._next()) is not None:
-                self.results[job[0]] = self.run(job[1], self.stop)
-        except StoppedError:
-            pass
-        except BaseException as problem:  # handed to the caller's thread
-            self.failures.append(problem)
-            self.stop.set()
-        finally:
-            self.done.release()
-
-    def _next(self) -> tuple[int, T] | None:
-        with self._lock:
-            return None if self.stop.is_set() or not self.waiting else self.waiting.popleft()

@@ -8,21 +8,26 @@ from urllib.parse import parse_qsl
 
 from reprogram.core.errors import ConfigError, SourceError, say
 from reprogram.core.source import Source
-from reprogram.sources.bundled import BUNDLED
 from reprogram.sources.cache import Installed, Tell
 from reprogram.sources.cifar_resnet import load_cifar_resnet
-from reprogram.sources.endpoint import load_endpoint
-from reprogram.sources.endpoint_options import REF_WORDS
+from reprogram.sources.clip import load_open_clip
+from reprogram.sources.endpoint_load import ENDPOINT_WORDS, load_server
+from reprogram.sources.installed import BUNDLED
 from reprogram.sources.timm import load_timm
 from reprogram.sources.transformers_load import load_transformers
 
 WORDS = {
     "timm": ("pretrained",),
     "hf": ("as", "dtype", "device", "revision", "pretrained", "pooling", "checkpoint"),
-    "bundled": ("dtype", "device", "checkpoint"),
-    "endpoint": REF_WORDS,
+    "open_clip": ("pretrained",),
+    "bundled": ("dtype", "device", "checkpoint", "top", "size", "scale"),
+    "endpoint": ENDPOINT_WORDS,
 }
 """Options that may stand in a reference. References come with program files, so these are harmless ones only."""
+
+
+NUMBERS = ("top", "size", "scale")
+"""Of these, those that are numbers."""
 
 
 def load_source(ref: str, **options: Any) -> Source:
@@ -30,11 +35,12 @@ def load_source(ref: str, **options: Any) -> Source:
 
     Args:
         ref: "bundled/<name>", "timm/<name>", "hf/<folder or id>", "cifar-resnet/<path of a .safetensors file>", or
-            "endpoint/<address>" for a model behind an HTTP server, such as "endpoint/http://127.0.0.1:8000/v1"; options
+            "endpoint/<address>" for a model behind an HTTP server, such as "endpoint/http://127.0.0.1:8000/v1" (a
+            language model, or an image classifier that says so, see `reprogram.sources.endpoint_load`); options
             that are words may stand in it: "timm/resnet18?pretrained=false", "hf/my-bert?as=classifier",
             "endpoint/http://127.0.0.1:8000/v1?model=my-model".
         options: of the loader: for hf see `TextOptions` (kind, dtype, device, ...); `pretrained=False` for timm; for
-            endpoints see `EndpointOptions`.
+            endpoints see `EndpointOptions` and `EndpointImageOptions`.
 
     Raises:
         SourceError: the reference is unknown or the model cannot be loaded.
@@ -47,15 +53,17 @@ def load_source(ref: str, **options: Any) -> Source:
     options = _said(kind, query, ref) | options
     if kind == "timm" and name:
         return load_timm(name, **options)
+    if kind == "open_clip" and name:
+        return load_open_clip(name, **options)
     if kind == "hf" and name:
         return load_transformers(name, **options)
     if kind == "endpoint" and name:
-        return load_endpoint(name, options)
+        return load_server(name, options)
     if kind == "bundled" and name in BUNDLED:
         return _checked(BUNDLED[name].load, options, ref)(**options)
     known = [f"bundled/{n}" for n in BUNDLED]
     near = get_close_matches(ref, known, 1, 0.4)
-    known += ["timm/<name>", "hf/<folder or id>", "cifar-resnet/<path>", "endpoint/<address>"]
+    known += ["timm/<name>", "hf/<folder or id>", "open_clip/<name>", "cifar-resnet/<path>", "endpoint/<address>"]
     remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
     raise SourceError(say("source", "must be a known reference", ref, remedy))
 
@@ -96,8 +104,21 @@ def _said(kind: str, query: str, ref: str) -> dict[str, Any]:
     if strange:
         asked = f"may be followed by {', '.join(known)} only" if known else "takes no options after a ?"
         raise SourceError(say("source", asked, ref))
-    words = {"true": True, "false": False}
-    return {"kind" if name == "as" else name: words.get(value, value) for name, value in pairs.items()}
+    words: dict[str, Any] = {"true": True, "false": False}
+    found = {name: _number(value, ref) if name in NUMBERS else words.get(value, value) for name, value in pairs.items()}
+    return {"kind" if name == "as" else name: value for name, value in found.items()}
+
+
+def _number(value: str, ref: str) -> float:
+    """A whole number as one.
+
+    >>> _number("64", ""), _number("0.5", "")
+    (64, 0.5)
+    """
+    try:
+        return int(value) if value.isdecimal() else float(value)
+    except ValueError:
+        raise SourceError(say("source", "must have a number there", ref)) from None
 
 
 def _checked(load: Callable[..., Source], options: dict[str, Any], ref: str) -> Callable[..., Source]:
@@ -116,9 +137,12 @@ def source_refs() -> dict[str, str]:
         "timm/<name>": "any image classifier of timm (extra: vision); weights come from its hub",
         "timm/<name>?pretrained=false": "the same with random weights, no download",
         "hf/<folder or id>": "any language model, text encoder or image classifier of transformers (extra: text)",
+        "hf/<folder or id>?as=image-text": "CLIP or SigLIP of transformers: pictures against class texts",
+        "open_clip/<name>?pretrained=<tag>": "an image-text model of open_clip (extra: clip); false for random weights",
         "hf/<folder or id>?as=pictures": "a model of transformers that reads pictures and text, and writes",
         "hf/<folder or id>?as=masked": "the same read as causal, masked, seq2seq, classifier, encoder or image",
         "endpoint/<address>": "a model behind an OpenAI-compatible HTTP server (extra: endpoint)",
         "endpoint/<address>?model=<name>": "the same where the server has several",
+        "endpoint/<address>?as=image": "an image classifier behind HTTP; one that describes itself needs no `as`",
         "cifar-resnet/<path>": "a CIFAR-10 ResNet of He et al. 2016 (20, 32, ... layers), from a .safetensors file",
     }
