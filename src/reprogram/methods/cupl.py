@@ -5,8 +5,9 @@ classification", ICCV 2023, arXiv:2209.03320.
 
 No labelled example is used. The descriptions are kept with the program as its context: (class name, description).
 
-Departures: texts are classified, by the text encoder that also reads the descriptions, so the questions put to the
-writer are our own and about texts; descriptions that are the same but for case are counted once; the article before a
+Pictures are classified by an image-text source, as published; texts by the text encoder that reads the descriptions.
+
+Departures: the questions put to the writer are our own; descriptions that are the same but for case are counted once; the article before a
 class name goes by its sound; descriptions cut off at the token limit have no full stop put after them. The manipulation
 is of the class texts that O holds, not of the input x: read off the parts, nothing is done to x.
 """
@@ -27,7 +28,7 @@ from reprogram.core.writing import Writing
 from reprogram.inputs import ClassPrompts, Template, entry, read_descriptions, with_classes
 from reprogram.inputs.describing import ask
 from reprogram.inputs.descriptions import pooled
-from reprogram.outputs.class_texts import named, text_encoder, text_vectors
+from reprogram.outputs.class_texts import cosine_scale, named, text_encoder, text_vectors
 from reprogram.outputs.ensemble import ClassTexts, Pooling
 
 QUESTIONS = (
@@ -39,6 +40,15 @@ QUESTIONS = (
 )
 """What a writer is asked about each class of a text task."""
 
+PICTURED = (
+    "Describe in one sentence what {a class} looks like.",
+    "How can one recognise {a class} in a photo? Answer in one sentence.",
+    "What does a picture of {a class} show? Answer in one sentence.",
+    "What shape and colours does {a class} have? Answer in one sentence.",
+    "What is usually seen around {a class}? Answer in one sentence.",
+)
+"""The same where pictures are classified."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -49,14 +59,16 @@ class Config:
             file of such an object, see `reprogram.inputs.descriptions`.
         writer: in place of descriptions, a reference of a language model that writes them, such as
             "bundled/smollm2-135m".
-        questions: that the writer is asked, with `{class}` or `{a class}`; None for `QUESTIONS`.
+        questions: that the writer is asked, with `{class}` or `{a class}`; None for `QUESTIONS`, or `PICTURED` where
+            pictures are classified.
         chat: put the questions as turns of a chat; off for a writer that only goes on with a text.
         samples: answers to each question (paper: 10 to each of 5).
         temperature: of the answers.
         tokens: of an answer at most.
         templates: sentences with `{class}` or `{a class}` that join the descriptions of every class.
         pooling: over a class's texts: "mean" of their vectors (paper), "logits" or "max", see `ClassTexts`.
-        scale: times the cosines (20, with which sentence encoders are commonly trained; CLIP's is near 100).
+        scale: times the cosines; None for an image-text source's own, and 20, with which sentence encoders are commonly
+            trained.
         template: how the columns of the task become one text; None for the columns as they are.
         recipe: nothing is fitted.
     """
@@ -70,7 +82,7 @@ class Config:
     tokens: int = 50
     templates: tuple[str, ...] = ()
     pooling: Pooling = "mean"
-    scale: float = 20.0
+    scale: float | None = None
     template: str | None = None
     recipe: Recipe = Recipe(refresh="once", epochs=1)
 
@@ -92,13 +104,16 @@ def context(
     if config.writer is not None:
         from reprogram.sources import load_source
 
-        return written(prompt_source(load_source(config.writer)), classes, config, seed)
+        usual = PICTURED if task.modality == "image" else QUESTIONS
+        return written(prompt_source(load_source(config.writer)), classes, config, seed, usual)
     if isinstance(config.descriptions, str | Path):
         return listed(config.descriptions, classes)
     return _given(classes, config)
 
 
-def written(writer: PromptSource, classes: Sequence[str], config: Config, seed: int = 0) -> list[Example]:
+def written(
+    writer: PromptSource, classes: Sequence[str], config: Config, seed: int = 0, usual: Sequence[str] = QUESTIONS
+) -> list[Example]:
     """What a language model writes about each class, each text once.
 
     Args:
@@ -106,11 +121,12 @@ def written(writer: PromptSource, classes: Sequence[str], config: Config, seed: 
         classes: T names.
         config: see `Config`.
         seed: of the draws.
+        usual: questions, where the settings name none.
 
     Raises:
         DataError: a class got no text.
     """
-    questions = QUESTIONS if config.questions is None else config.questions
+    questions = usual if config.questions is None else config.questions
     asked = [(name, named(question, name)) for name in classes for question in questions]
     writing = Writing(tokens=config.tokens, stop=(".",), samples=config.samples, temperature=config.temperature,
                       seed=seed)  # fmt: skip
@@ -145,7 +161,9 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         raise DataError(say("context", f"must be about the classes {list(task.classes[:5])}", strange[:5]))
     vectors = text_vectors(model, [text for _, text in texts], Input(Template("{text}", ["text"])))
     owner = torch.tensor([task.classes.index(name) for name, _ in texts], device=vectors.device)
-    output = ClassTexts(vectors, owner, len(task.classes), pooling=config.pooling, scale=config.scale)
+    output = ClassTexts(
+        vectors, owner, len(task.classes), pooling=config.pooling, scale=cosine_scale(source, config.scale)
+    )
     origin = Origin(method=METHOD.name, config=config, task=replace(task, context=tuple(held)))
     edits = [*entry(source, task, template=config.template).edits, ClassPrompts(texts)]
     return Program(edits, source, output, origin=origin)

@@ -16,6 +16,7 @@ from typing import Protocol, cast, final, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from reprogram.core.errors import CapabilityError, ConfigError, SourceError, say
 from reprogram.core.inserting import Conditioned, Where
@@ -34,6 +35,9 @@ BARE = ("input", "normalised", "embedding")
 
 _CHUNK = 256
 """Texts to a pass where nothing is learned."""
+
+_ROWS = 1024
+"""Texts to a pass where every picture has its own; of more, each pass is computed again in the backward pass."""
 
 _KEPT = 16
 """Lists of texts whose vectors are remembered."""
@@ -191,7 +195,15 @@ class DualSource:
         return F.normalize(said.features.float(), dim=-1)
 
     def _conditioned(self, texts: tuple[str, ...], edits: Input, pictures: Tensor) -> Tensor:
-        """[B, n, d]: every text with the tokens that each picture asks for."""
+        """[B, n, d]: every text with the tokens that each picture asks for, some pictures at a time."""
+        parts = pictures.split(max(1, _ROWS // len(texts)))
+        if len(parts) > 1 and torch.is_grad_enabled():
+            found = [checkpoint(self._for_pictures, texts, edits, part, use_reentrant=False) for part in parts]
+        else:
+            found = [self._for_pictures(texts, edits, part) for part in parts]
+        return torch.cat(found)
+
+    def _for_pictures(self, texts: tuple[str, ...], edits: Input, pictures: Tensor) -> Tensor:
         told = Input(*(_told(e, pictures) for e in edits))
         found = self._encoded(texts, told)
         return found.view(len(texts), len(pictures), -1).transpose(0, 1)
