@@ -217,3 +217,40 @@ def test_on_a_real_encoder():
         program = rp.build(name, source, task, **options)
         fit(program, task, options=quiet)
         assert evaluate(program, task.train).accuracy > 0.55
+
+
+def test_pictures_are_classified_by_descriptions_and_weighed_templates(tmp_path):
+    """On an image-text source, with its own scale; the files are read again without what the texts came from."""
+    pytest.importorskip("transformers")
+    from reprogram.testing import tiny_task
+    from reprogram.testing.image_text import tiny_dual_source
+
+    source, task = tiny_dual_source(), tiny_task()
+    given = {name: [f"a {name} at the top", f"{name} in a row"] for name in task.classes}
+    for method, settings in (("cupl", {"descriptions": given}), ("zpe", {}), ("no_edit", {}), ("linear_probe", {})):
+        program = rp.build(method, source, task, **settings)
+        result = rp.fit(program, task, out=tmp_path / f"{method}.safetensors", options=FitOptions(progress=False))
+        assert result.test.scores.isfinite().all()
+        x = task.test.fetch(torch.arange(4))
+        again = rp.load(tmp_path / f"{method}.safetensors", source=source)
+        assert torch.equal(again.predict(x).scores, program.predict(x).scores)
+        assert getattr(program.output, "scale", source.scale) == source.scale
+
+
+def test_equal_weights_of_templates_are_the_mean_of_their_scores():
+    pytest.importorskip("transformers")
+
+    from reprogram.core.source import Reading
+    from reprogram.outputs.class_texts import named
+    from reprogram.testing import tiny_task
+    from reprogram.testing.image_text import tiny_dual_source
+
+    source, task, layouts = tiny_dual_source(), tiny_task(), ("a {class}", "{class}.", "one {class} here")
+    program = rp.build("zpe", source, task, templates=layouts, weighing="equal", debias="none")
+    x = task.test.fetch(torch.arange(4)).float() / 255
+    plain = torch.zeros(4, 3)
+    for t, name in enumerate(task.classes):
+        for layout in layouts:
+            reading = Reading(texts=(named(layout, name),))
+            plain[:, t] += source(program.input(x, "input"), Input(), reading).logits[:, 0] / len(layouts)
+    torch.testing.assert_close(program(x), plain, atol=1e-5, rtol=1e-5)

@@ -7,9 +7,9 @@ No labelled example is used. The descriptions are kept with the program as its c
 
 Pictures are classified by an image-text source, as published; texts by the text encoder that reads the descriptions.
 
-Departures: the questions put to the writer are our own; descriptions that are the same but for case are counted once; the article before a
-class name goes by its sound; descriptions cut off at the token limit have no full stop put after them. The manipulation
-is of the class texts that O holds, not of the input x: read off the parts, nothing is done to x.
+Departures: the questions put to the writer are our own; descriptions that are the same but for case are counted once;
+the article before a class name goes by its sound; descriptions cut off at the token limit have no full stop put after
+them. The manipulation is of the class texts that O holds, not of the input x: read off the parts, nothing is done to x.
 """
 
 from collections.abc import Mapping, Sequence
