@@ -4,11 +4,13 @@ import random
 from functools import lru_cache
 
 import reprogram as rp
+from reprogram.catalogue import setting_names
 from reprogram.core.method import Method
 from reprogram.core.source import Capability, Source
 from reprogram.sources import ModuleSource
 from reprogram.tasks import Task
-from reprogram.testing import scripted_source, tiny_language_model, tiny_task, tiny_text_source
+from reprogram.testing import scripted_source, tiny_language_model, tiny_source, tiny_task, tiny_text_source
+from reprogram.testing.image_text import tiny_dual_source
 from reprogram.testing.oracle import Brightest, CopiesLabel, OracleSource, PointAt, Rule
 
 WORDS = {"bad": ("awful", "dull", "poor"), "funny": ("hot", "big", "odd"), "good": ("fine", "great", "best")}
@@ -66,6 +68,23 @@ _VISUAL: dict[str, tuple[Rule, dict[str, object]]] = {
 """What each method of visual prompts is tested with: a rule for the oracle, and settings."""
 
 
+_DUAL: dict[str, dict[str, object]] = {
+    "argue": {"attributes": {f"class {i}": [f"{w} bar", f"a {w} place", f"bar at {i}", "noise"]
+                             for i, w in enumerate(("red", "green", "blue"))}},
+    "attrvr": {"descriptions": {f"class {i}": {"descriptive": [f"a {w} bar", f"{w} at {i}"], "distinctive": f"only {w}"}
+                                for i, w in enumerate(("red", "green", "blue"))}},
+    "dvp": {"descriptions": {f"class {i}": {f"cause_{n}": [f"{w} {n}", f"a {w} bar {n}"] for n in (1, 2, 3)}
+                             for i, w in enumerate(("red", "green", "blue"))}},
+}  # fmt: skip
+"""Settings of methods that need an image-text source, where their defaults do not suit a tiny one."""
+
+
+def pairs_of_towers(method: Method) -> dict[str, object]:
+    """Settings for a tiny pair of towers."""
+    few = {"tokens": 4} if "tokens" in setting_names(method) else {}
+    return {**few, **_DUAL.get(method.name, {})}
+
+
 def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, object]]:  # noqa: PLR0911 - a table
     """A source, a task and settings for the contract test; None for the contract's own."""
     if method.name in _VISUAL:
@@ -73,6 +92,10 @@ def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, objec
         return OracleSource(rule), tiny_task(), settings
     if method.name.startswith("vpt"):
         return vision_transformer(), tiny_task(), {"tokens": 4}
+    if method.name in ("transhp", "refine", "evp_explicit"):
+        sources = {"transhp": vision_transformer, "refine": lambda: tiny_source(classes=3)}
+        settings = {"refine": {"channels": 4}, "evp_explicit": {"decoder": 8}}
+        return sources.get(method.name, tiny_source)(), tiny_task(), settings.get(method.name, {})
     if method.name in ("few_shot", "structured_prompting"):
         return tiny_text_source("gpt2"), opinions(), {"shots": 2}
     if method.name in ("chain_of_thought", "zero_shot_cot", "self_consistency", "least_to_most", "decomposed", "ircot"):
@@ -82,6 +105,8 @@ def suiting(method: Method) -> tuple[Source | None, Task | None, dict[str, objec
     if method.name in ("cupl", "zpe"):
         given = {"bad": ["awful and dull", "poor"], "funny": "a big odd story", "good": ["fine", "great"]}
         return tiny_text_source("bert_encoder"), opinions(), {"descriptions": given} if method.name == "cupl" else {}
+    if Capability.CLASS_TEXTS in method.needs:
+        return tiny_dual_source(), tiny_task(), pairs_of_towers(method)
     if Capability.TOKEN_INSERTION in method.needs:
         kind = "bert" if method.name == "ptr" else "gpt2"
         return tiny_text_source(kind), opinions(), {"tokens": 6}
