@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from reprogram.core.errors import CapabilityError, say
 from reprogram.core.program import Edit, Output
 from reprogram.core.pulling import Pulling
 from reprogram.core.source import SourceOutput
@@ -38,7 +39,13 @@ def pulled(edit: Edit, values: Sequence[Tensor], cotangents: Sequence[Tensor]) -
         edit: in eval mode.
         values: what it was given, [B, ...], one a call.
         cotangents: [B, T, ...] at its results, one a call.
+
+    Raises:
+        CapabilityError: the edit makes several rows of a sample, or one of several.
     """
+    strange = [(len(v), len(c)) for v, c in zip(values, cotangents, strict=True) if len(c) and len(v) != len(c)]
+    if strange:
+        raise CapabilityError(say("edit", "must give a row for each sample to have a kernel", strange[0]))
     if len(values) == 1 and isinstance(edit, Pulling) and len(cotangents[0]):
         rows, factor = edit.pull(values[0], cotangents[0])
         return Pulled(_precise(rows), None if factor is None else _precise(factor), route="closed form")

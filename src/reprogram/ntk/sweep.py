@@ -76,10 +76,15 @@ def sweep(
         learned: False leaves the program's own learned numbers out.
 
     Raises:
-        CapabilityError: the source gives no gradients, or couples the samples of a batch.
+        CapabilityError: the source gives no gradients, or couples the samples of a batch; or something is learned about
+            the class texts, or repeats samples.
         DataError: scores or gradients that are not finite.
     """
     check_source(program.source)
+    texts = [e.site for e in program.input if e.site.startswith("text.") and _learns(e)]
+    if texts and learned:
+        remedy = "Kernels are of what is learned in the samples themselves."
+        raise CapabilityError(say("program", "must not learn at the text side to have a kernel", texts, remedy))
     with frozen_in_time(program), exact_products():
         _check_apart(program, x[:3].to(program.source.device))
         start = 0

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reprogram.core.errors import ReprogramError
+from reprogram.core.errors import CapabilityError, ReprogramError, say
 from reprogram.core.program import Input
 from reprogram.core.source import Capability, Reading, Source, local_module
 from reprogram.inputs import Place
@@ -60,6 +60,8 @@ def glance(source: Source, x: Tensor, canvas: int | None = None) -> Glance:
     """
     start = time.perf_counter()
     size = source.spec.canvas(canvas)
+    if source.spec.outputs < 1:
+        raise CapabilityError(say("source", "must have classes of its own to be ranked", source.spec.ref))
     placed = Input(Place(size, size))
     tells = Capability.FEATURES in source.capabilities
     reading = Reading(features=tells)

@@ -18,8 +18,9 @@ from reprogram.core.errors import ConfigError, ReprogramError
 from reprogram.core.method import Recipe
 from reprogram.core.program import Edit, Observing, Output, Program
 from reprogram.core.result import Parameters
-from reprogram.core.source import Capability, Source
+from reprogram.core.source import Capability, ImageTextSource, Source
 from reprogram.fit import FitOptions, FitResult, Metrics, fit, measure
+from reprogram.fit.metrics import of_pixels
 from reprogram.inputs import ClassPrompts, Demonstrations, Place, Template
 from reprogram.outputs import Linear, MixtureOfAnswers
 from reprogram.sources import LanguageSource, ModuleSource
@@ -65,7 +66,7 @@ def controls(
     Returns:
         No edit with the same output, linear probe, majority class, and on request the random source. A program that is
         one of these has no row for itself. Where texts are to be written, there are no classes to probe or to count:
-        no edit is the source without its prompt.
+        no edit is the source without its prompt. Of dense tasks no edit is the decoder alone.
     """
     program, source = result.program, result.program.source
     place, text = placed(program, task), task.spec.modality == "text"
@@ -75,8 +76,10 @@ def controls(
         told = f"{_ENTRIES[text]}, nothing learned on it; an output of the program's kind, fitted anew."
         made.append(run.control("no edit, same output", told, lambda: _no_edit(program, place), _reading(result)))
     reads = Capability.FEATURES in source.capabilities
-    if place is not None and reads and not task.spec.generates and not _is_probe(program):
-        told = f"A linear layer learned on the {_READ[text]} of the untouched source."
+    one_answer = not task.spec.generates and not task.spec.dense
+    if place is not None and reads and one_answer and not _is_probe(program):
+        read = _READ[text or isinstance(source, ImageTextSource)]
+        told = f"A linear layer learned on the {read} of the untouched source."
         made.append(run.control("linear probe", told, lambda: _probe(program.source, task, place), None))
     if not task.spec.generates:
         made.append(majority(task))
@@ -94,6 +97,11 @@ def majority(task: Task) -> Control:
     scores = (counts / counts.sum()).log().float()
 
     def constant(split: Split) -> Metrics | None:
+        if split.dense and len(split):
+            truth = split.counts()
+            confusion = torch.zeros(len(truth), len(truth), dtype=torch.int64)
+            confusion[:, int(counts.argmax())] = truth
+            return of_pixels(confusion, -float((truth * scores).sum()), scores.expand(len(split), -1))
         return measure(scores.expand(len(split), -1), split.labels) if len(split) else None
 
     most = task.classes[int(counts.argmax())]
@@ -219,6 +227,6 @@ def _manipulates(program: Program) -> bool:
 
 
 def _is_probe(program: Program) -> bool:
-    features = program.source.spec.modality == "text"
+    features = program.source.spec.modality == "text" or isinstance(program.source, ImageTextSource)
     output = program.output
     return not _manipulates(program) and isinstance(output, Linear) and output.reads_features == features

@@ -5,6 +5,7 @@ normalisation are brought back to that unit with the source's own deviation.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from reprogram.core.inserting import Inserting, Prefixing
 from reprogram.core.program import Edit, Input, Program
-from reprogram.core.source import Source
+from reprogram.core.source import Reading, Source
+from reprogram.core.texts import SLOT
 from reprogram.inputs import Additive, Patch, Place, SampleMask
 from reprogram.media import as_unit, to_data_uri, to_picture
 from reprogram.tasks import Split, Task
@@ -79,15 +81,16 @@ def samples(program: Program, task: Task, place: Edit | None, count: int = 9) ->
         place: brings a picture to the source without the program; without a `Place` nothing is shown.
         count: how many.
     """
-    if not isinstance(place, Place):
+    if not isinstance(place, Place) or task.spec.dense:
         return []
     split = shown_split(task)
     index = _draw(split, count)
     x = split.pictures(index).to(program.source.device)
     plain = as_unit(x)
     scores = program(x).float().softmax(-1)
-    before = _top(program.source, plain, Input(place))
-    after = _top(program.source, plain, program.input)
+    reading = replace(program.output.reading, local=False, sites=(), plain=False)
+    before = _top(program.source, plain, Input(place), reading)
+    after = _top(program.source, plain, program.input, reading)
     views = seen(program, plain)
     rows: list[Sample] = []
     numbers: list[int] = index.tolist()
@@ -110,8 +113,9 @@ def shown_split(task: Task) -> Split:
 def seen(program: Program, x: Tensor) -> Tensor:
     """What the network sees of pictures [B, C, H, W] in [0, 1], in the same unit; values may lie outside."""
     mean, std = _statistics(program.source, x)
-    value = (program.input(x, "input") - mean) / std
-    return program.input(value, "normalised") * std + mean
+    images = program.input.under("image", ("input", "normalised"))
+    value = (images(x, "input") - mean) / std
+    return images(value, "normalised") * std + mean
 
 
 def _describe(edit: Edit, count: int, program: Program, task: Task) -> Learned:
@@ -132,11 +136,13 @@ def _describe(edit: Edit, count: int, program: Program, task: Task) -> Learned:
     return Learned(type(edit).__name__, text, [])
 
 
-def _tokens(edit: Inserting | Prefixing, count: int, task: Task) -> Learned:
+def _tokens(edit: Edit, count: int, task: Task) -> Learned:
     what = "text" if task.spec.modality == "text" else "picture"
+    what = "class text" if edit.site.startswith("text.") else what
     if isinstance(edit, Prefixing):
         where = f"keys and values of {edit.length} positions that every token of the {what} attends to"
     else:
+        assert isinstance(edit, Inserting)
         where = f"{edit.length} tokens that join every {what} before the first layer"
     text = f"{count:,} learned numbers make {where}."
     return Learned("Learned prefix" if isinstance(edit, Prefixing) else "Learned tokens", text, [])
@@ -216,13 +222,29 @@ def _uri(picture: "Tensor | tuple[Tensor, Tensor]", most: int = SIDE) -> str:
     return to_data_uri(image, min(most, max(image.size)))
 
 
-def _top(source: Source, x: Tensor, input: Input, count: int = 3) -> list[list[Guess]]:
-    shares = source(x, input).logits.float().softmax(-1).cpu()
+def _top(source: Source, x: Tensor, input: Input, reading: Reading, count: int = 3) -> list[list[Guess]]:
+    """The likeliest source classes, or class texts of an image-text source; nothing where there are neither."""
+    scores = source(x, input, reading).scores
+    if scores is None:
+        return [[] for _ in x]
+    shares = scores.float().softmax(-1).cpu()
+    variants = shares.shape[1] // len(reading.texts) if reading.texts else 1
     values, places = shares.topk(min(count, shares.shape[1]), dim=1)
+
+    def name(place: int) -> str:
+        return "".join(map(_shown, reading.texts[place // variants])) if reading.texts else source.spec.label(place)
+
     return [
-        [Guess(source.spec.label(int(p)), float(v)) for v, p in zip(row, where, strict=True)]
+        [Guess(name(int(p)), float(v)) for v, p in zip(row, where, strict=True)]
         for row, where in zip(values, places, strict=True)
     ]
+
+
+def _shown(letter: str) -> str:
+    """A letter of a class text; an ellipsis for the first place of learned words, nothing for the others."""
+    if ord(letter) < SLOT:
+        return letter
+    return "… " if ord(letter) == SLOT else ""
 
 
 def _draw(split: Split, count: int) -> Tensor:

@@ -180,7 +180,9 @@ def _vector(source: "LanguageSource", q: Question) -> SourceOutput:
     """The text's vector: over its own tokens only, whatever was added, or as the model says itself."""
     result = source.run(q.call, q.arguments)
     if source.pooling == "own":
-        return SourceOutput(scores=result.pooler_output, features=result.pooler_output)
+        said = SourceOutput(scores=result.pooler_output, features=result.pooler_output)
+        there = q.sequence.mask[..., None]
+        return replace(said, token_scores=result.last_hidden_state * there) if q.reading.tokens else said
     hidden = result.last_hidden_state
     hidden = hidden.gather(1, q.sequence.own[..., None].expand(-1, -1, hidden.shape[-1]))
     if source.pooling == "first":

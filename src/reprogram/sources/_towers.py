@@ -50,6 +50,8 @@ class TextTower(nn.Module):
         shape: facts.
     """
 
+    project: "nn.Module | nn.Parameter | None"
+
     def __init__(self, embed: nn.Embedding, places: nn.Parameter | nn.Embedding, shape: TowerShape) -> None:
         super().__init__()
         self.embed = embed
@@ -65,6 +67,10 @@ class TextTower(nn.Module):
 
     def get_output_embeddings(self) -> None:
         """There are none."""
+
+    def words(self, hidden: Tensor) -> Tensor:
+        """The vectors of tokens [N, L, width] from hidden states [N, L, d], the way the text's own is made."""
+        return projected(hidden, self.project)
 
     def placed(self, embeds: Tensor) -> Tensor:
         """Embeddings with positions."""

@@ -27,11 +27,16 @@ from reprogram.core.taxonomy import Location
 from reprogram.core.texts import Batch, Texts
 from reprogram.media.images import Samples, as_samples
 from reprogram.sources._frozen import fingerprint
+from reprogram.sources._towers import TextTower
 from reprogram.sources.language import LanguageSource
 from reprogram.sources.module import ModuleSource
 
 BARE = ("input", "normalised", "embedding")
 """Sites of the image tower that edits of pictures know without "image.", as x is a picture."""
+
+WORDS = "text.words"
+"""In `Reading.sites`: the vectors of the tokens of every class text, of length 1, [n, tokens, d], learned tokens among
+them, and zeros behind a text's last one."""
 
 _CHUNK = 256
 """Texts to a pass where nothing is learned."""
@@ -126,6 +131,8 @@ class DualSource:
         self._text.attach([s.removeprefix("text.") for s in mine if s.startswith("text.")], Reading(features=True))
         if reading.texts:
             _check_texts(reading.texts)
+        if WORDS in reading.sites:
+            self._reader()
         if reading.local:
             self.image.attach([], Reading(sites=(self._parts().parts_from,)))
         if reading.tokens or reading.continuations or reading.choices or reading.writing is not None:
@@ -158,7 +165,7 @@ class DualSource:
             wanted = replace(wanted, sites=(*wanted.sites, tower.parts_from))
         said = self.image(x, _of_images(input), wanted)
         local = None if tower is None else F.normalize(tower.parts(said.at[tower.parts_from]).float(), dim=-1)
-        at = {s: said.at[_bare(s)] for s in reading.sites}
+        at = {s: said.at[_bare(s)] for s in reading.sites if s != WORDS}
         return SourceOutput(features=F.normalize(said.logits.float(), dim=-1), local=local, at=at)
 
     def compare(self, seen: SourceOutput, input: Input, reading: Reading = Reading()) -> SourceOutput:
@@ -168,7 +175,10 @@ class DualSource:
         pictures = seen.features
         assert pictures is not None
         edits = input.under("text")
-        if not len(edits.edits):
+        if WORDS in reading.sites:
+            vectors, words = self._with_words(reading.texts, edits)
+            seen = replace(seen, at={**seen.at, WORDS: words})
+        elif not len(edits.edits):
             vectors = self.vectors(reading.texts)
         elif any(isinstance(e, Conditioned) for e in edits):
             vectors = self._conditioned(reading.texts, edits, pictures)
@@ -193,6 +203,21 @@ class DualSource:
         said = self._text(Texts({"text": texts}), edits, Reading(features=True))
         assert said.features is not None
         return F.normalize(said.features.float(), dim=-1)
+
+    def _with_words(self, texts: tuple[str, ...], edits: Input) -> tuple[Tensor, Tensor]:
+        """The texts' vectors, and those of their tokens."""
+        said = self._text(Texts({"text": texts}), edits, Reading(features=True, tokens=True))
+        assert said.features is not None
+        assert said.token_scores is not None
+        there = said.token_scores.ne(0).any(-1, keepdim=True)
+        words = F.normalize(self._reader().words(said.token_scores).float(), dim=-1) * there
+        return F.normalize(said.features.float(), dim=-1), words
+
+    def _reader(self) -> TextTower:
+        tower = self._text.module
+        if not isinstance(tower, TextTower):
+            raise CapabilityError(say("source", "must tell the vectors of a text's tokens", self.spec.ref))
+        return tower
 
     def _conditioned(self, texts: tuple[str, ...], edits: Input, pictures: Tensor) -> Tensor:
         """[B, n, d]: every text with the tokens that each picture asks for, some pictures at a time."""
@@ -253,9 +278,9 @@ def _of_images(input: Input) -> Input:
 
 def _at_images(reading: Reading) -> Reading:
     """What the image tower is to read besides its vector."""
-    if any(s.startswith("text.") for s in reading.sites):
+    if any(s.startswith("text.") and s != WORDS for s in reading.sites):
         raise CapabilityError(say("reading", "must name sites of the image side", list(reading.sites)))
-    return Reading(sites=tuple(_bare(s) for s in reading.sites))
+    return Reading(sites=tuple(_bare(s) for s in reading.sites if s != WORDS))
 
 
 def _check_texts(texts: Sequence[str]) -> None:
