@@ -48,10 +48,23 @@ TEXT_METHODS: dict[str, Cell] = {
     "coop, random start": ("coop", {"tokens": 4, "layout": "{class}", **TEXT_SIDE}),
     "coop, a context a class": ("coop", {**WORDS, "sharing": "class", "layout": "{class}", **TEXT_SIDE}),
     "linear probe": ("linear_probe", {}),
+    "maple-like, words at 6 layers": ("maple", {"vision": "none", "layout": "{class}", **TEXT_SIDE}),
+    "argue, 6 attributes": ("argue", {"preset": "cpu", "descriptions": str(TEXTS)}),
+    "cocoop": ("cocoop", {"preset": "cpu"}),
 }
 
-IMAGE_METHODS: dict[str, Cell] = {}
-"""Filled below: they learn in the picture, and cost a pass of the source each step."""
+IMAGE_METHODS: dict[str, Cell] = {
+    "frame of 16": ("vp_clip", {"width": 16, **PIXELS}),
+    "frame of 16, crops and flips": ("vp_clip", {"width": 16, **PIXELS, "recipe.augment": "crop"}),
+    "frame of 4": ("vp_clip", {"width": 4, **PIXELS}),
+    "frame around the picture, evp": ("evp_pixel", {"preset": "cpu"}),
+    "frame and consistency, tvp": ("tvp", {"preset": "cpu"}),
+    "attrvr": ("attrvr", {"descriptions": str(TEXTS), "count": 6, **PIXELS}),
+    "dvp cls, 2 frames": ("dvp", {"form": "cls", "frames": 2, "descriptions": str(TEXTS), "count": 6, **PIXELS}),
+    "both towers, words and a frame": ("maple", {"vision": "frame", "layout": "{class}", **PIXELS, "recipe.lr": 2e-3}),
+    "both towers, reprogrammer": ("reprogrammer", {"preset": "cpu"}),
+}
+"""They learn in the picture, and cost a pass of the source each step."""
 
 
 def epochs(shots: int) -> int:
@@ -89,8 +102,10 @@ def run(source: Source, name: str, cell: Cell, shots: int, seed: int) -> Row:
 def cells(arguments: argparse.Namespace) -> list[tuple[str, Cell, int, int]]:
     """What is to be run, cheap ones first."""
     found = [(n, c, 4, 0) for n, c in ZERO_SHOT.items()]
+    several = [(k, s) for s in range(arguments.seeds) for k in arguments.shots]
+    several.sort(key=lambda one: (one[0] > 100, one[1]))  # many pictures last: they take the longest
     for group in (TEXT_METHODS, IMAGE_METHODS):
-        found += [(n, c, k, s) for k in arguments.shots for s in range(arguments.seeds) for n, c in group.items()]
+        found += [(n, c, k, s) for k, s in several for n, c in group.items()]
     words = arguments.only
     return [one for one in found if not words or any(word in one[0] for word in words)]
 

@@ -20,7 +20,7 @@ def run(code: str) -> str:
 
 
 def test_exported_members_are_sorted_and_importable():
-    assert len(set(rp.__all__)) == len(rp.__all__) <= 45
+    assert len(set(rp.__all__)) == len(rp.__all__) <= 48
     for name in rp.__all__:
         assert getattr(rp, name) is not None
     assert set(rp.__all__) == {*rp._HOME, "__version__"}
@@ -28,8 +28,8 @@ def test_exported_members_are_sorted_and_importable():
 
 
 ROOMS = [
-    "catalogue", "experiments", "fit", "inputs", "ntk", "outputs", "rank", "report", "sources", "store", "tasks",
-    "testing",
+    "catalogue", "experiments", "fit", "inputs", "ntk", "outputs", "rank", "report", "search", "sources", "store",
+    "tasks", "testing",
 ]  # fmt: skip
 
 

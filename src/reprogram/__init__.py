@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from reprogram.ntk import Diagnosis
     from reprogram.rank import Ranking, diagnose, rank
     from reprogram.report import Control, controls, write_report
-    from reprogram.sources import load_source, wrap
+    from reprogram.search import search
+    from reprogram.sources import load_source, query_only, wrap
     from reprogram.store import from_hub, push_to_hub, save
     from reprogram.tasks import Split, Task, load_task
 
@@ -56,7 +57,8 @@ _HOMES = {
     "ntk": ["Diagnosis"],
     "rank": ["Ranking", "diagnose", "rank"],
     "report": ["Control", "controls", "write_report"],
-    "sources": ["load_source", "wrap"],
+    "search": ["search"],
+    "sources": ["load_source", "query_only", "wrap"],
     "store": ["from_hub", "push_to_hub", "save"],
     "tasks": ["Split", "Task", "load_task"],
 }  # fmt: skip
@@ -133,8 +135,10 @@ __all__ = [
     "load_task",
     "methods",
     "push_to_hub",
+    "query_only",
     "rank",
     "save",
+    "search",
     "wrap",
     "write_report",
 ]

@@ -106,11 +106,11 @@ def test_what_a_study_has_no_use_for_is_refused(tmp_path):
 
 def test_names_are_the_commands():
     assert not EXPERIMENTS.keys() & STUDIES.keys()
-    assert set(STUDIES) == {"prefix-limits", "attention-role"}
+    assert set(STUDIES) == {"prefix-limits", "attention-role", "efficiency", "backdoor"}
     assert all(name == study.name for name, study in STUDIES.items())
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", ["prefix-limits", "attention-role"])  # the others have files of their own
 def test_a_quick_slice_runs_end_to_end(tmp_path, name):
     options = Options(out=tmp_path, quick=True, command=f"reprogram experiment {name} --quick")
     found, files = run(name, options)

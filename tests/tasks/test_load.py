@@ -128,7 +128,9 @@ def test_missing_or_damaged_package(monkeypatch, tmp_path):
 
 
 def test_refs():
-    assert list(task_refs()) == ["bundled/digits", "bundled/feedback", "bundled/json-orders", "bundled/mnist5k"]
+    assert list(task_refs()) == [
+        "bundled/digits", "bundled/digits-on-photos", "bundled/feedback", "bundled/json-orders", "bundled/mnist5k"
+    ]  # fmt: skip
     assert "1,797" in task_refs()["bundled/digits"]
 
 

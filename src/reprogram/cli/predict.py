@@ -140,6 +140,9 @@ class _Work:
         if answers.answers is not None:
             said = [(a.value, a.share) if a.value is not None else (NONE, 0.0) for a in answers.answers]
             return [{"file": path, "top": [one]} for path, one in zip(called, said, strict=True)]
+        if answers.indices.ndim > 1:  # label maps: the classes that occur, and how sure the pixels are on average
+            sure = zip(called, answers.labels, answers.confidence.tolist(), strict=True)
+            return [{"file": path, "top": [(names, share)]} for path, names, share in sure]
         best = answers.probabilities.topk(min(self.top, answers.scores.shape[1]), dim=1)
         names = answers.classes or tuple(map(str, range(answers.scores.shape[1])))
         return [

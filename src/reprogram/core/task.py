@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from reprogram.core.errors import DataError, say
 
+IGNORED = -100
+"""In a label map: a pixel whose class does not count."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -59,6 +62,8 @@ class TaskSpec:
         modality: "image" or "text".
         context: c, what a method of prompt instruction chose from the training split (`Method.context`); kept with the
             program, so that it can be built again without the data.
+        dense: every pixel has a class of its own: targets are label maps [height, width] of class numbers, in which
+            `IGNORED` pixels do not count, and target scores are [B, T, height, width].
     """
 
     name: str
@@ -66,6 +71,7 @@ class TaskSpec:
     sample: Sample
     modality: str = "image"
     context: tuple[Example, ...] = ()
+    dense: bool = False
 
     @property
     def generates(self) -> bool:

@@ -51,6 +51,7 @@ class Options:
         seeds: how many.
         samples: target images in a kernel.
         epochs: of every fit; None for the scale's.
+        size: pixels of every program's canvas, and train: target images to fit on; `efficiency` alone takes these.
         quick: a small slice that only shows that everything runs; its verdicts mean nothing.
         command: the command line, for the note.
     """
@@ -63,11 +64,13 @@ class Options:
     seeds: int = 3
     samples: int = 40
     epochs: int | None = None
+    size: int | None = None
+    train: int | None = None
     quick: bool = False
     command: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "samples", "epochs"):
+        for name in ("seeds", "samples", "epochs", "size", "train"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(say(name, "must be 1 or more", value))

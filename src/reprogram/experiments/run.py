@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from reprogram.core.errors import ConfigError, say
-from reprogram.experiments import architectures, attention_role, depth, layers, prefix_limits, width
+from reprogram.experiments import (
+    architectures,
+    attention_role,
+    backdoor,
+    depth,
+    efficiency,
+    layers,
+    prefix_limits,
+    width,
+)
 from reprogram.experiments.cells import Ledger
 from reprogram.experiments.experiment import Experiment, of, values
 from reprogram.experiments.measure import Bench, Cell
@@ -19,7 +28,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT for module in (depth, width, architectures, layers)
 }
 
-STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in (prefix_limits, attention_role)}
+STUDIES: dict[str, Study] = {
+    module.STUDY.name: module.STUDY for module in (prefix_limits, attention_role, efficiency, backdoor)
+}
 
 Tell = Callable[[str], None]
 

@@ -170,6 +170,7 @@ class Study:
         protocol: how it was done, line by line.
         caveats: how far to trust it.
         ready: whether `options.sources` may name the source.
+        takes: further options that it has a use for, by name.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Study:
     remarks: Callable[[Sequence[Row]], Sequence[str]] = lambda _: ()
     caveats: Sequence[str] = ()
     ready: bool = False
+    takes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +231,8 @@ def conduct(study: Study, options: Options, tell: Tell) -> StudyFindings:
 
 def _check(study: Study, options: Options) -> None:
     known = {f.name: f.default for f in fields(Options)}
-    foreign = [n for n in ("source_task", "task", "methods", "samples", "epochs") if getattr(options, n) != known[n]]
+    names = ("source_task", "task", "methods", "samples", "epochs", "size", "train")
+    foreign = [n for n in names if n not in study.takes and getattr(options, n) != known[n]]
     if foreign:
         raise ConfigError(say("options", f"must leave out what {study.name} has no use for", foreign))
     if options.sources and (not study.ready or len(options.sources) > 1):
@@ -243,4 +246,5 @@ def plain_options(options: Options) -> dict[str, Any]:
         f.name: str(v) if isinstance(v := getattr(options, f.name), Path) else v
         for f in fields(Options)
         if f.name in ("out", "sources", "seeds", "quick", "command")
+        or (f.name in ("task", "epochs", "size", "train") and v != f.default)
     }

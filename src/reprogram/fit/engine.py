@@ -2,10 +2,10 @@
 
 A step fetches a batch, lets the source answer through I, shows the answer to O's statistics, reads it through O, and
 steps the optimizer. The source's own pass is all the work there is: no second pass for the mapping, no weight
-gradients, and no pass at all after the first where I learns nothing (`feed.Cached`).
+gradients, and no pass at all after the first where I learns nothing (`feed.Cached`). Recipes that take no gradients at
+all have steps of another kind (`zeroth_order_step`), which count what they ask of the source.
 """
 
-import logging
 import math
 import os
 import time
@@ -18,26 +18,25 @@ from torch import Tensor
 
 from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Calibrating, Input, Judging, Observing, Program
+from reprogram.core.program import Judging, Observing, Program
 from reprogram.core.source import SourceOutput
-from reprogram.fit.batches import alike, shuffled
+from reprogram.fit.batches import shuffled
 from reprogram.fit.compiled import compiled
-from reprogram.fit.events import Console, EventFile, Listener, TensorBoard
-from reprogram.fit.feed import feed_for, scoring_batch
+from reprogram.fit.events import EventFile, Listener
+from reprogram.fit.feed import feed_for
 from reprogram.fit.interrupts import Deferred
-from reprogram.fit.metrics import Metrics, evaluate
-from reprogram.fit.optimizer import losses, make_optimizer, set_rates
+from reprogram.fit.mapping import observe_split
+from reprogram.fit.metrics import Metrics, by_pixel, evaluate
+from reprogram.fit.optimizer import losses, make_optimizer, set_rates, warn_if_still
 from reprogram.fit.options import FitOptions
-from reprogram.fit.result import FitResult
-from reprogram.fit.state import Checkpoint, Progress, mix
+from reprogram.fit.result import FitResult, Queries
+from reprogram.fit.schedule import factor
+from reprogram.fit.state import Checkpoint, Optimizer, Progress, identity, mix
 from reprogram.fit.workspace import Workspace
+from reprogram.fit.zeroth_order_step import Searcher, check_gradients
+from reprogram.sources import BudgetError
 from reprogram.store import save
 from reprogram.tasks import Split, Task
-
-STILL = 0.005
-"""A loss that fell by a smaller share than this over all epochs has not moved."""
-
-_log = logging.getLogger("reprogram")
 
 
 def fit(
@@ -63,6 +62,8 @@ def fit(
         BusyError: another fit is writing to `out`.
         FitError: the loss is not finite, or there is nothing to fit. The best state so far is kept.
         FingerprintError: the source changed while the program was fitted.
+        CapabilityError: the recipe takes gradients through a source that gives none.
+        ConfigError: a recipe without gradients, in another precision than fp32.
     """
     options = options or FitOptions()
     if out is not None and program.origin is None:
@@ -92,11 +93,14 @@ class _Run:
             raise FitError(say("train", "must hold examples", len(task.train)))
         self.epochs = self.recipe.epochs if self.learns else min(1, self.recipe.epochs)
         self.steps = math.ceil(len(task.train) / self.recipe.batch_size) if self.learns else 0
-        self.optimizer = make_optimizer(program, self.recipe) if self.learns else None
+        searches = self.learns and self.recipe.zeroth_order
+        check_gradients(program, searches=searches)
+        self.optimizer = make_optimizer(program, self.recipe) if self.learns and not searches else None
         self.loss = losses(self.recipe.loss)
         forward = compiled(program.source) if options.compile else None
-        self.feed = feed_for(program, autocast=options.autocast(), forward=forward)
+        self.feed = feed_for(program, autocast=options.autocast(), forward=forward, views=self.recipe.views)
         self.exact = feed_for(program)
+        self.search = Searcher(program, self.recipe, options, seed, self.exact) if searches else None
         scale = options.precision == "fp16"
         self.scaler = torch.amp.GradScaler(program.source.device.type, enabled=scale)  # pyright: ignore
         self.progress = Progress()
@@ -116,30 +120,42 @@ class _Run:
                 self._epoch()
                 self._give_way()
         self.program.eval()
-        self._warn_if_still()
+        if self.optimizer is not None:
+            warn_if_still(self.progress.history, self.recipe.lr)
         if self.program.source.fingerprint() != fingerprint:
             raise FingerprintError(say("source", "must be bit-identical after a fit", self.program.source.spec.ref))
         return self._finish()
 
     def _epoch(self) -> None:
-        state, start = self.progress, time.perf_counter()
+        start = time.perf_counter()
+        try:
+            start = self._steps(start)
+        except BudgetError as problem:
+            if not self.learns:
+                raise
+            self._run_dry(str(problem))
+        self._close_epoch(start)
+
+    def _steps(self, start: float) -> float:
+        """The steps of an epoch that are left; when the last of them ended."""
+        state = self.progress
         if state.step == 0:
             state.loss, state.right, state.seen = 0.0, 0, 0
             self._prepare_mapping()
         order = shuffled(self.task.train, self.recipe.batch_size, mix(self.seed, state.epoch))
         self.program.train()
-        while state.step < self.steps:
+        while state.step < self.steps and self._affordable():
             size = self.recipe.batch_size
             self._step(order[state.step * size : (state.step + 1) * size])
             state.step += 1
             took, start = time.perf_counter() - start, time.perf_counter()
             state.seconds += took
             self._tell("step", rate=size / max(took, 1e-9), loss=state.loss / state.seen,
-                       done=state.epoch * self.steps + state.step)  # fmt: skip
+                       done=state.epoch * self.steps + state.step, **self._queries())  # fmt: skip
             if state.step < self.steps and time.monotonic() - self.saved >= self.options.checkpoint_seconds:
                 self._save()
             self._give_way()
-        self._close_epoch(start)
+        return start
 
     def _give_way(self) -> None:
         """Between steps only: an interrupt that has come in meanwhile is obeyed, with a checkpoint to go on from."""
@@ -151,15 +167,14 @@ class _Run:
         state, recipe = self.progress, self.recipe
         done = state.epoch * self.steps + state.step
         torch.manual_seed(mix(self.seed, state.epoch, state.step))
+        if self.search is not None:
+            self._ask(self.search, index, done)
+            return
         out = self.feed.outputs(self.task.train, index, recipe.augment)
         target = self._target(out, index)
         if self.observing is not None and recipe.refresh == "stream":
-            if out.scores is not None and not bool(out.scores.isfinite().all()):
-                self._stop_at(float("nan"))
-            self.observing.observe(out, target)
-            if state.epoch == 0:  # there is no earlier epoch to take a mapping from
-                self.observing.refresh()
-        scores = self.program.output(out)
+            self._observe(out, target)
+        scores, target = by_pixel(self.program.output(out), target)
         own = self.program.output
         loss = own.loss(out, scores, target) if isinstance(own, Judging) else self.loss(scores, target)
         value = float(loss.detach())
@@ -169,6 +184,29 @@ class _Run:
         state.loss += value * len(target)
         state.right += int((scores.argmax(1) == target).sum())
         state.seen += len(target)
+
+    def _observe(self, out: SourceOutput, target: Tensor) -> None:
+        assert self.observing is not None
+        if out.scores is not None and not bool(out.scores.isfinite().all()):
+            self._stop_at(float("nan"))
+        self.observing.observe(out, target)
+        if self.progress.epoch == 0:  # there is no earlier epoch to take a mapping from
+            self.observing.refresh()
+
+    def _ask(self, search: Searcher, index: Tensor, done: int) -> None:
+        """A step without gradients."""
+        state = self.progress
+        observe = self._observe if self.observing is not None and self.recipe.refresh == "stream" else None
+        cost = search.cost(len(index), state, len(self.task.train))
+        seed = mix(self.seed, state.epoch, state.step)
+        found = search.step(self.task.train, index, seed=seed, observe=observe,
+                            factor=factor(self.recipe, done, self.steps))  # fmt: skip
+        state.queries += cost
+        if not math.isfinite(found.loss):
+            self._stop_at(found.loss)
+        state.loss += found.loss * found.seen
+        state.right += found.right
+        state.seen += found.seen
 
     def _target(self, out: SourceOutput, index: Tensor) -> Tensor:
         """The classes of a batch, or the tokens that the source was to predict."""
@@ -195,34 +233,38 @@ class _Run:
         once = self.recipe.refresh == "once" or not self.learns
         if self.recipe.refresh == "exact" or (once and self.progress.epoch == 0):
             self.observing.forget()
-            self._pass_for_mapping()
+            limit = self.search.left(self.progress) if self.search is not None else None
+            seen = observe_split(self.program, self.task.train, self.exact, seed=self.seed, limit=limit)
+            self.progress.queries += seen if self.search is not None else 0
             self.observing.refresh()
         elif not once:
             self.observing.forget()
 
-    @torch.no_grad()
-    def _pass_for_mapping(self) -> None:
-        assert self.observing is not None
-        self.program.eval()
-        split, own = self.task.train, self.observing
-        if isinstance(own, Calibrating):
-            if own.rows is not None:
-                said = self.program.source(own.rows, Input(), self.program.output.reading) if own.bare \
-                    else self.program.outputs(own.rows)  # fmt: skip
-                own.observe(said, torch.zeros(len(own.rows), dtype=torch.int64, device=self.program.source.device))
-                return
-            if own.most is not None and own.most < len(split):
-                draw = torch.Generator().manual_seed(self.seed)
-                split = split.subset(torch.randperm(len(split), generator=draw)[: own.most])
-        for index in alike(split, scoring_batch(self.program.source.device)):
-            out = self.exact.outputs(split, index)
-            self.observing.observe(out, split.labels[index].to(self.program.source.device))
+    # -- budgets ---------------------------------------------------------------------------------------------------
+
+    def _affordable(self) -> bool:
+        """The next step may be made; if not, the fit ends here."""
+        short = self.search.short(self.progress, len(self.task.train)) if self.search is not None else ""
+        if short:
+            self._run_dry(short)
+        return not short
+
+    def _run_dry(self, why: str) -> None:
+        """Nothing more may be asked: a clean end, with the best state so far."""
+        if not self.progress.stopped:
+            self.progress.stopped = True
+            self._tell("note", text=f"Stopped: {why} The best state so far is kept.")
+
+    def _queries(self) -> dict[str, int]:
+        state = self.progress
+        return {"queries": state.queries, "validation_queries": state.asked} if self.search is not None else {}
 
     # -- the end of an epoch ---------------------------------------------------------------------------------------
 
     def _close_epoch(self, start: float) -> None:
         state = self.progress
-        if self.observing is not None and self.recipe.refresh == "stream" and self.learns:
+        whole = state.epoch == 0 or state.step >= self.steps
+        if self.observing is not None and self.recipe.refresh == "stream" and self.learns and whole:
             self.observing.refresh()
         row: dict[str, Any] = {"epoch": state.epoch, "epochs": self.epochs}
         if state.seen:
@@ -231,13 +273,14 @@ class _Run:
         if self.options.track_test:
             row |= self._scores("test", self.task.test)
         row["best"] = self._select(row.get("val_accuracy"), row.get("val_loss"))
+        row |= self._queries()
         state.seconds += time.perf_counter() - start
         row["seconds"] = state.seconds - sum(r["seconds"] for r in state.history)
         state.history.append(row)
         self._tell("epoch", **row)
         state.epoch, state.step = state.epoch + 1, 0
         patience = self.recipe.patience
-        state.stopped = patience is not None and state.waited >= patience
+        state.stopped = state.stopped or (patience is not None and state.waited >= patience) or not self._affordable()
         if time.monotonic() - self.saved >= self.options.checkpoint_seconds or self._over():
             self._save()
 
@@ -245,23 +288,31 @@ class _Run:
         return self.progress.stopped or self.progress.epoch >= self.epochs
 
     def _scores(self, name: str, split: Split) -> dict[str, float]:
-        if not len(split):
+        metrics = self._measured(split)
+        if metrics is None:
             return {}
-        metrics = evaluate(self.program, split, feed=self.exact)
         found = {f"{name}_accuracy": metrics.accuracy}
         if not math.isnan(metrics.loss):  # texts that were written and parsed have none
             found[f"{name}_loss"] = metrics.loss
         return found
 
+    def _measured(self, split: Split) -> Metrics | None:
+        """Metrics on a split; None if it is empty, or nothing more may be asked after a fit of some length."""
+        if not len(split):
+            return None
+        if split is self.task.val and self.search is not None:
+            self.progress.asked += self.search.scored(len(split), self.progress)
+        try:
+            return evaluate(self.program, split, feed=self.exact)
+        except BudgetError:
+            if not self.learns:
+                raise
+            return None
+
     def _select(self, accuracy: float | None, loss: float | None) -> bool:
         """Keep the state if it is the best on validation so far; without validation data, the last one."""
         state, loss = self.progress, loss or 0.0
-        better = (
-            accuracy is None
-            or state.best is None
-            or accuracy > state.best[1]
-            or (accuracy == state.best[1] and loss < state.best[2])
-        )
+        better = state.improves(accuracy, loss, validated=len(self.task.val) > 0)
         state.waited = 0 if better else state.waited + 1
         if better:
             state.best = [float(state.epoch), accuracy or 0.0, loss]
@@ -270,28 +321,26 @@ class _Run:
 
     def _finish(self) -> FitResult:
         state = self.progress
-        last = self._test()
+        last = self._measured(self.task.test)
         best = last
         differs = (
             any(not torch.equal(v, self.best[k]) for k, v in self.program.state_dict().items()) if self.best else False
         )
         if differs:
             self.program.load_state_dict(self.best)
-            best = self._test()
-        val = evaluate(self.program, self.task.val, feed=self.exact) if len(self.task.val) else None
+            best = self._measured(self.task.test)
+        val = self._measured(self.task.val)
         result = FitResult(
             program=self.program, history=tuple(state.history), validation=val, test=best, last_test=last,
             best_epoch=int(state.best[0]) if state.best else 0, seconds=state.seconds, seed=self.seed,
             out=self.place.out if self.place else None, recipe=self.recipe,
+            queries=Queries(training=state.queries, validation=state.asked) if self.search is not None else None,
         )  # fmt: skip
         if self.place is not None and self.program.origin is not None:
             save(self.program, self.place.out, metrics=result.card(), seed=self.seed,
                  citation=self.program.origin.citation())  # fmt: skip
         self._tell("end", **result.card())
         return result
-
-    def _test(self) -> Metrics | None:
-        return evaluate(self.program, self.task.test, feed=self.exact) if len(self.task.test) else None
 
     # -- files and listeners ---------------------------------------------------------------------------------------
 
@@ -300,34 +349,21 @@ class _Run:
         if resume and self.place is None:
             raise ConfigError(say("resume", "must come with `out`, the place to resume from", resume))
         if self.place is not None:
-            self.checkpoint = Checkpoint(path=self.place.checkpoint, identity=self._identity(fingerprint))
+            known = identity(self.program, self.task, self.recipe, self.seed)
+            known |= {"source": fingerprint, "precision": self.options.precision}
+            self.checkpoint = Checkpoint(path=self.place.checkpoint, identity=known)
             if resume and self.place.checkpoint.exists():
-                self.progress, self.best = self.checkpoint.load(self.program, self.optimizer)
+                self.progress, self.best = self.checkpoint.load(self.program, self._stateful())
                 if self.progress.scaler:
                     self.scaler.load_state_dict(self.progress.scaler)
             else:
                 self.place.checkpoint.unlink(missing_ok=True)
             self.events = EventFile(self.place.events, self.progress.events)
             self.listeners.append(self.events)
-            if self.options.tensorboard:
-                self.listeners.append(TensorBoard(self.place.folder / "tensorboard"))
-        if self.options.progress:
-            self.listeners.append(Console())
+        self.listeners += self.options.listeners(self.place.folder if self.place else None)
         done = self.progress.epoch * self.steps + self.progress.step
         self._tell("resume" if done else "start", steps=self.epochs * self.steps, done=done, seed=self.seed,
                    source=self.program.source.spec.ref, recipe=asdict(self.recipe))  # fmt: skip
-
-    def _identity(self, fingerprint: str) -> dict[str, Any]:
-        origin = self.program.origin
-        return {
-            "seed": self.seed,
-            "recipe": repr(self.recipe),
-            "method": repr((origin.method, origin.config)) if origin else "",
-            "source": fingerprint,
-            "train": self.task.train.digest(),
-            "val": self.task.val.digest(),
-            "precision": self.options.precision,
-        }
 
     def _save(self) -> None:
         if self.place is None:
@@ -335,16 +371,11 @@ class _Run:
         self.progress.events = self.events.position()
         self.progress.scaler = self.scaler.state_dict()
         best = {f"best.{k}": v for k, v in self.best.items()}
-        self.checkpoint.save(self.progress, self.program, self.optimizer, best)
+        self.checkpoint.save(self.progress, self.program, self._stateful(), best)
         self.saved = time.monotonic()
 
-    def _warn_if_still(self) -> None:
-        """Say so when all this training has not moved the loss: the rate is too small, or nothing can be learned."""
-        losses = [row["loss"] for row in self.progress.history if "loss" in row]
-        if self.optimizer is None or len(losses) < 2 or losses[-1] < losses[0] * (1 - STILL):
-            return
-        _log.warning("The loss has not moved: %.4g in the first epoch, %.4g in the last. Try another lr (now %g; "
-                     "`find_rate` or --find-rate proposes one).", losses[0], losses[-1], self.recipe.lr)  # fmt: skip
+    def _stateful(self) -> Optimizer | None:
+        return self.optimizer if self.search is None else self.search.optimizer
 
     def _stop_at(self, value: float) -> None:
         state = self.progress

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reprogram.core.errors import DataError, say
 from reprogram.core.program import Answering, Program
+from reprogram.core.task import IGNORED
 from reprogram.core.texts import Texts
 from reprogram.core.writing import Answer
 from reprogram.fit.batches import alike
@@ -33,6 +34,9 @@ class Metrics:
         seconds: wall time it took.
         answers: of programs that read answers off texts: one an input. Accuracy is then the share of inputs whose
             answer is the right one; one that could not be read is wrong.
+        mean_iou: of dense tasks: intersection over union of predicted and true pixels, mean over the classes that occur
+            or are predicted; None for others. All other numbers are then about pixels that count: accuracy is theirs,
+            `confusion` counts them, and `scores` are means over each input's pixels, [N, T].
     """
 
     accuracy: float
@@ -43,6 +47,7 @@ class Metrics:
     scores: Tensor
     seconds: float
     answers: tuple[Answer, ...] | None = None
+    mean_iou: float | None = None
 
     @property
     def unparsable(self) -> float | None:
@@ -56,6 +61,8 @@ class Metrics:
 
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the accuracy: how far a split of this size can tell programs apart.
+
+        An input with a label map counts as one: its pixels are no independent trials.
 
         >>> m = measure(torch.eye(2).repeat(50, 1), torch.tensor([0, 1] * 50))
         >>> [round(v, 3) for v in m.interval()]
@@ -74,6 +81,7 @@ class Metrics:
     def brief(self) -> dict[str, float]:
         """The single numbers, for cards and logs."""
         missed = {} if self.unparsable is None else {"unparsable": self.unparsable}
+        missed |= {} if self.mean_iou is None else {"mean_iou": self.mean_iou}
         if self.confusion is None and self.answers is not None:
             return {"accuracy": self.accuracy, **missed}
         if self.confusion is None:
@@ -93,9 +101,7 @@ def measure(scores: Float[Tensor, " n target"], labels: Int[Tensor, " n"], secon
     >>> measure(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])).accuracy
     0.5
     """
-    targets = scores.shape[1]
-    predicted = scores.argmax(1)
-    confusion = torch.bincount(labels * targets + predicted, minlength=targets * targets).view(targets, targets)
+    confusion = _confusion(scores, labels)
     right, truth, said = confusion.diag().double(), confusion.sum(1).double(), confusion.sum(0).double()
     f1 = 2 * right / (truth + said).clamp_min(1)
     seen, used = truth > 0, (truth + said) > 0
@@ -108,6 +114,32 @@ def measure(scores: Float[Tensor, " n target"], labels: Int[Tensor, " n"], secon
         scores=scores,
         seconds=seconds,
     )
+
+
+def _confusion(scores: Tensor, labels: Tensor) -> Tensor:
+    """[T, T] counts, rows the truth."""
+    targets = scores.shape[1]
+    return torch.bincount(labels * targets + scores.argmax(1), minlength=targets * targets).view(targets, targets)
+
+
+def by_pixel(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Of label maps [B, H, W], scores [M, T] and classes [M] of the M pixels that count; else what was given.
+
+    >>> scores, target = by_pixel(torch.zeros(1, 2, 1, 3), torch.tensor([[[1, -100, 0]]]))
+    >>> scores.shape, target
+    (torch.Size([2, 2]), tensor([1, 0]))
+
+    Raises:
+        DataError: the program does not give a score for each pixel.
+    """
+    if target.ndim == 1:
+        return scores, target
+    if scores.ndim != 4 or scores.shape[2:] != target.shape[1:]:
+        need = f"must be scores of every pixel, [B, T, {target.shape[1]}, {target.shape[2]}]"
+        raise DataError(say("program", need, list(scores.shape), "A dense task needs a method such as evp_explicit."))
+    scores, target = scores.movedim(1, -1).flatten(0, 2), target.flatten()
+    counts = target != IGNORED
+    return (scores, target) if bool(counts.all()) else (scores[counts], target[counts])
 
 
 @torch.no_grad()
@@ -130,11 +162,13 @@ def evaluate(program: Program, split: Split, *, batch_size: int | None = None, f
             return _measure_answers(program.output, split, feed, batches, start)
         if program.output.reading.tokens and _has_targets(split):
             return _measure_tokens(program, split, feed, batches, start)
+        if split.dense and len(split):
+            return _measure_maps(program, split, feed, batches, start)
         rows = [program.output(feed.outputs(split, index)).float().cpu() for index in batches]
     finally:
         program.train(training)
     scores = torch.cat(rows)[torch.cat(batches).argsort()] if len(split) else torch.empty(0, 1)
-    return measure(scores, split.labels, time.perf_counter() - start)
+    return measure(scores, split.strata, time.perf_counter() - start)
 
 
 def _has_targets(split: Split) -> bool:
@@ -175,6 +209,44 @@ def _measure_answers(output: Answering, split: Split, feed: Feed, batches: list[
         balanced_accuracy=float(recall[truth > 0].mean()) if len(split) else 0.0,
         macro_f1=float(f1[(truth + said_as) > 0].mean()) if len(split) else 0.0,
         seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _measure_maps(program: Program, split: Split, feed: Feed, batches: list[Tensor], start: float) -> Metrics:
+    """Pixel by pixel, and no more than a batch of maps held at once."""
+    loss, means = 0.0, list[Tensor]()
+    confusion = torch.zeros(0, 0, dtype=torch.int64)
+    for index in batches:
+        maps = program.output(feed.outputs(split, index)).float().cpu()
+        scores, target = by_pixel(maps, split.labels[index])
+        loss += float(torch.nn.functional.cross_entropy(scores.double(), target, reduction="sum"))
+        found = _confusion(scores, target)
+        confusion = found if not len(confusion) else confusion + found
+        means.append(maps.mean((2, 3)))
+    rows = torch.cat(means)[torch.cat(batches).argsort()]
+    return of_pixels(confusion, loss, rows, time.perf_counter() - start)
+
+
+def of_pixels(confusion: Tensor, loss: float, scores: Tensor, seconds: float = 0.0) -> Metrics:
+    """Metrics of label maps.
+
+    Args:
+        confusion: [T, T] counts of pixels, rows the truth.
+        loss: cross-entropy, summed over them.
+        scores: [N, T], means of each input.
+        seconds: that it took.
+
+    >>> found = of_pixels(torch.tensor([[3, 1], [0, 0]]), 4.0, torch.zeros(1, 2))
+    >>> found.accuracy, found.mean_iou, found.loss  # of class 1 no pixel is right
+    (0.75, 0.375, 1.0)
+    """
+    right, truth, said = confusion.diag().double(), confusion.sum(1).double(), confusion.sum(0).double()
+    seen, used, pixels = truth > 0, (truth + said) > 0, max(1, int(confusion.sum()))
+    f1, iou = 2 * right / (truth + said).clamp_min(1), right / (truth + said - right).clamp_min(1)
+    return Metrics(
+        accuracy=float(right.sum()) / pixels, balanced_accuracy=float((right[seen] / truth[seen]).mean()),
+        macro_f1=float(f1[used].mean()), loss=loss / pixels, confusion=confusion, scores=scores, seconds=seconds,
+        mean_iou=float(iou[used].mean()),
     )  # fmt: skip
 
 

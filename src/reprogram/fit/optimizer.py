@@ -1,6 +1,8 @@
 """From a recipe to torch's optimizer and loss."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +13,48 @@ from reprogram.core.method import Recipe
 from reprogram.core.program import Program
 from reprogram.fit.schedule import factor
 
+STILL = 0.005
+"""A loss that fell by a smaller share than this over all epochs has not moved."""
+
+_log = logging.getLogger("reprogram")
+
+
+@final
+class NormalisedGradient(torch.optim.Optimizer):
+    """``p <- p - lr * g / ||g||_2``, the norm over all numbers of a group: every step has the length `lr`.
+
+    The update of EVP (Wu et al. 2022, arXiv 2212.10556) and TVP (2024, arXiv 2404.11207). A gradient of exact zeros
+    has no direction and moves nothing.
+
+    >>> p = nn.Parameter(torch.zeros(2))
+    >>> p.grad = torch.tensor([3e-9, 4e-9])
+    >>> NormalisedGradient([{"params": [p], "lr": 10.0}]).step()
+    >>> p.tolist()
+    [-6.0, -8.0]
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float = 1.0) -> None:
+        super().__init__(groups, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step for every group; no closure is called."""
+        for group in self.param_groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            norm = torch.stack([p.grad.double().square().sum() for p in moved]).sum().sqrt() if moved else 0.0
+            if float(norm) > 0:
+                for p in moved:
+                    p.sub_((p.grad.double() * (group["lr"] / norm)).to(p.dtype))
+
 
 def make_optimizer(program: Program, recipe: Recipe) -> torch.optim.Optimizer:
     """Torch's optimizer over the learned numbers, a group for each of `recipe.groups` and one for the rest.
 
     Raises:
-        ConfigError: a group's prefix fits no learned number.
+        ConfigError: a group's prefix fits no learned number, or the recipe's optimizer takes no gradients.
     """
+    if recipe.zeroth_order:
+        raise ConfigError(say("recipe.optimizer", "must be one that takes gradients here", recipe.optimizer))
     rest = {n: p for n, p in program.named_parameters() if p.requires_grad}
     groups: list[dict[str, object]] = []
     for group in recipe.groups:
@@ -29,6 +66,8 @@ def make_optimizer(program: Program, recipe: Recipe) -> torch.optim.Optimizer:
         groups.append({"params": list[nn.Parameter](rest.values()), "lr": recipe.lr, "base": recipe.lr, "gamma": None})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "normalised":
+        return NormalisedGradient(groups)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
@@ -42,3 +81,12 @@ def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps
 def losses(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of target scores [B, T] and labels [B]; "nll" expects log-probabilities."""
     return F.nll_loss if name == "nll" else F.cross_entropy
+
+
+def warn_if_still(history: Sequence[Mapping[str, Any]], lr: float) -> None:
+    """Say so when all this training has not moved the loss: the rate is too small, or nothing can be learned."""
+    losses = [row["loss"] for row in history if "loss" in row]
+    if len(losses) < 2 or losses[-1] < losses[0] * (1 - STILL):
+        return
+    _log.warning("The loss has not moved: %.4g in the first epoch, %.4g in the last. Try another lr (now %g; "
+                 "`find_rate` or --find-rate proposes one).", losses[0], losses[-1], lr)  # fmt: skip

@@ -1,12 +1,14 @@
 """How a fit runs, as opposed to what it fits: the recipe belongs to the method, these belong to the machine."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.method import Recipe
+from reprogram.fit.events import Console, Listener, TensorBoard
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -24,6 +26,7 @@ class FitOptions:
         track_test: also score every epoch on test, logged apart and never used for selection.
         tensorboard: write TensorBoard files into the run folder (extra: track).
         progress: show a bar on a terminal, a line an epoch elsewhere.
+        listener: hears what happens as well; what it raises ends the fit.
     """
 
     recipe: Recipe | None = None
@@ -34,6 +37,7 @@ class FitOptions:
     track_test: bool = False
     tensorboard: bool = False
     progress: bool = True
+    listener: Listener | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16", "fp16"):
@@ -44,6 +48,11 @@ class FitOptions:
     def autocast(self) -> torch.dtype | None:
         """The type to compute the source in, None for its own."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
+    def listeners(self, folder: Path | None) -> list[Listener]:
+        """Who is to hear what happens, besides the event file in the run folder (None if there is no folder)."""
+        track = [TensorBoard(folder / "tensorboard")] if self.tensorboard and folder is not None else []
+        return [*track, *([Console()] if self.progress else []), *([self.listener] if self.listener else [])]
 
     def place(self) -> torch.device:
         """The device to fit on.

@@ -9,6 +9,19 @@ from reprogram.core.program import Program
 from reprogram.fit.metrics import Metrics
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queries:
+    """Inputs that a fit without gradients sent to its source.
+
+    Attributes:
+        training: every trial of every input, and passes for a label map.
+        validation: inputs of the validation split, each time it was scored.
+    """
+
+    training: int
+    validation: int
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitResult:
     """A fitted program and how it got there.
@@ -24,6 +37,7 @@ class FitResult:
         seed: of the fit.
         out: the program file, if one was asked for.
         recipe: what was done.
+        queries: of a fit that took no gradients; None for others.
     """
 
     program: Program
@@ -36,6 +50,7 @@ class FitResult:
     seed: int
     out: Path | None
     recipe: Recipe
+    queries: Queries | None = None
 
     def card(self) -> dict[str, float | int | str | None]:
         """Flat numbers for the program file's card."""
@@ -49,4 +64,6 @@ class FitResult:
             "epochs": len(self.history),
             "seconds": round(self.seconds, 3),
         }
+        if self.queries is not None:
+            numbers |= {"training_queries": self.queries.training, "validation_queries": self.queries.validation}
         return numbers | ({"best_test_epoch_accuracy": max(best_test)} if best_test else {})

@@ -87,6 +87,28 @@ def image_size(data: bytes, *, name: str = "picture") -> tuple[int, int]:
     return (height, width) if container.orientation >= 5 else (width, height)
 
 
+def read_indices(file: object, *, name: str | None = None) -> Image.Image:
+    """Read a picture whose numbers are no colours, a mask: one channel of 8 bits, or a palette's indices, as mode L.
+
+    Args:
+        file: as for `read_image`, PNG only.
+        name: likewise.
+
+    Raises:
+        DataError: as for `read_image`; or it is no PNG, in colour, or of 16 bits.
+    """
+    name = name or (printable(file) if isinstance(file, (str, os.PathLike)) else "mask")
+    image, _ = _open(_bytes(file, name), name)
+    if not isinstance(image, PngImageFile) or image.mode not in ("L", "P", "1"):
+        got = f"{image.format}, mode {image.mode}"
+        raise DataError(say(name, "must be a PNG with one number of 8 bits a pixel", got))
+    try:
+        image.load()
+        return Image.fromarray(np.asarray(image).astype(np.uint8))
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
 def read_bytes(path: str | os.PathLike[str], *, name: str | None = None) -> bytes:
     """A whole file of at most `MAX_BYTES`.
 

@@ -81,7 +81,8 @@ class ExampleCard(_Part):
 class TaskCard(_Part):
     """What the method saw of the task; see `reprogram.core.task.TaskSpec`. No classes: texts that are to be written.
 
-    Cards of programs that show no examples are written without `context`, as they were before there were such programs.
+    Cards of programs that show no examples are written without `context`, and those that give one answer for a picture
+    without `dense`, as they were before there were others.
     """
 
     name: str
@@ -89,10 +90,11 @@ class TaskCard(_Part):
     sample: SampleCard
     modality: str
     context: tuple[ExampleCard, ...] = ()
+    dense: bool = False
 
     @model_serializer(mode="wrap")
     def _serialise(self, handler: Callable[[Any], dict[str, JsonValue]]) -> dict[str, JsonValue]:
-        return {name: value for name, value in handler(self).items() if name != "context" or value}
+        return {name: value for name, value in handler(self).items() if name not in ("context", "dense") or value}
 
 
 @final

@@ -275,4 +275,5 @@ def _source_card(spec: SourceSpec, fingerprint: str) -> SourceCard:
 def _task_card(task: TaskSpec) -> TaskCard:
     sample = SampleCard(**dataclasses.asdict(task.sample))
     context = tuple(ExampleCard(texts=one.texts, answer=one.answer) for one in task.context)
-    return TaskCard(name=task.name, classes=task.classes, sample=sample, modality=task.modality, context=context)
+    return TaskCard(name=task.name, classes=task.classes, sample=sample, modality=task.modality, context=context,
+                    dense=task.dense)  # fmt: skip

@@ -10,7 +10,9 @@ from reprogram.media.files import find
 from reprogram.tasks.archive import list_zip
 from reprogram.tasks.assemble import Built, announce
 from reprogram.tasks.bundled import BUNDLED, PREFIX, build_bundled
+from reprogram.tasks.bundled_maps import BUNDLED_MAPS, build_bundled_maps
 from reprogram.tasks.bundled_texts import BUNDLED_TEXTS, build_bundled_texts
+from reprogram.tasks.dense import build_masks, has_masks
 from reprogram.tasks.folder import list_folder
 from reprogram.tasks.listing import build
 from reprogram.tasks.options import Options
@@ -41,7 +43,8 @@ def load_task(  # noqa: PLR0913 (the settings that people type most)
 
     Args:
         ref: a bundled data set (`task_refs()` lists them); a folder, or a zip of one, of the form
-            [train|val|test/]class/picture; a table with columns for the picture's path or the text, for the class or
+            [train|val|test/]class/picture, or of pictures and masks, [train|val|test/]images/1.jpg and masks/1.png
+            (see `tasks.dense`); a table with columns for the picture's path or the text, for the class or
             what is to be written and, if need be, the split; or a folder with a table of texts for each split.
         size: height and width in pixels, one number or two. None keeps the size if all pictures have one, and else
             chooses.
@@ -69,14 +72,16 @@ def load_task(  # noqa: PLR0913 (the settings that people type most)
 
 def task_refs() -> dict[str, str]:
     """Names of bundled data sets, each with one line about it."""
-    return {ref: bundled.summary for ref, bundled in sorted({**BUNDLED, **BUNDLED_TEXTS}.items())}
+    known = {ref: bundled.summary for ref, bundled in {**BUNDLED, **BUNDLED_TEXTS}.items()}
+    return dict(sorted({**known, **BUNDLED_MAPS}.items()))
 
 
 def _build(ref: str | os.PathLike[str], options: Options) -> Built:
-    if os.fspath(ref) in BUNDLED:
-        return build_bundled(os.fspath(ref), options)
-    if os.fspath(ref) in BUNDLED_TEXTS:
-        return build_bundled_texts(os.fspath(ref), options)
+    for known, make in (
+        (BUNDLED, build_bundled), (BUNDLED_TEXTS, build_bundled_texts), (BUNDLED_MAPS, build_bundled_maps)
+    ):  # fmt: skip
+        if os.fspath(ref) in known:
+            return make(os.fspath(ref), options)
     path = Path(ref)
     if not os.fspath(ref) or not path.exists():
         raise _unknown(path)
@@ -93,7 +98,12 @@ def _build(ref: str | os.PathLike[str], options: Options) -> Built:
 
 
 def _build_folder(path: Path, options: Options) -> Built:
-    """A folder of texts if it holds a table of texts called train and no pictures, or the options say so."""
+    """A folder of texts if it holds a table of texts called train and no pictures, or the options say so.
+
+    One of pictures and masks if it has folders called images and masks, and the options do not say `kind="image"`.
+    """
+    if options.kind is None and has_masks(path):
+        return build_masks(path, options)
     tables = split_tables(path) if options.means_text is not False else {}
     if options.means_text and "train" not in tables:
         raise DataError(say(printable(path), f"must hold a table called train ({', '.join(SUFFIXES)})", sorted(tables)))

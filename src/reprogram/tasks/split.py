@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reprogram.core.errors import DataError, say
+from reprogram.core.task import IGNORED
 from reprogram.core.texts import Texts
 from reprogram.tasks.examples import Examples, check_indices, check_range
 from reprogram.tasks.pixels import InMemory
@@ -24,7 +25,8 @@ class Split:
         name: "train", "val" or "test".
         examples: where they are; a tensor [N, channel, height, width] of uint8 or of floats in [0, 1] is a store of
             pictures, and `Texts` are one of texts.
-        labels: class numbers, [N], int64; all 0 where texts are to be written instead.
+        labels: class numbers, [N], int64; all 0 where texts are to be written instead. Of dense tasks label maps
+            [N, height, width], in which -100 counts for nothing.
         names: one an example, e.g. its path; "train/17" if not given.
         classes: T, how many classes the task has; one more than the largest label if not given. 1 for generation.
 
@@ -49,10 +51,20 @@ class Split:
 
     def _check(self) -> None:
         lengths = len(self._examples), len(self.labels), len(self.names)
-        if self.labels.dtype != torch.int64 or self.labels.ndim != 1 or len(set(lengths)) > 1:
+        if self.labels.dtype != torch.int64 or self.labels.ndim not in (1, 3) or len(set(lengths)) > 1:
             got = f"{lengths}, labels {self.labels.dtype}"
             raise DataError(say(self.name, "must have as many examples as int64 labels and names", got))
-        check_range(self.labels, self._classes, f"{self.name}.labels")
+        if self.dense:
+            self._check_maps()
+        check_range(self.labels[self.labels != IGNORED], self._classes, f"{self.name}.labels")
+
+    def _check_maps(self) -> None:
+        if tuple(self.labels.shape[1:]) != tuple(self.shape[1:]):
+            got = f"maps {list(self.labels.shape[1:])}, pictures {list(self.shape)}"
+            raise DataError(say(self.name, "must have label maps of the pictures' size", got))
+        empty = (self.labels == IGNORED).flatten(1).all(1).nonzero().flatten().tolist()
+        if empty:
+            raise DataError(say(self.name, "must have a labelled pixel in every map", [self.names[i] for i in empty]))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,9 +115,20 @@ class Split:
         names = [self.names[row] for row in rows]
         return Split(self.name, self._examples.subset(indices), self.labels[indices], names, self._classes)
 
+    @property
+    def dense(self) -> bool:
+        """Labels are maps."""
+        return self.labels.ndim == 3
+
+    @property
+    def strata(self) -> Tensor:
+        """By what examples are divided evenly, [N]: their classes; of maps all the same."""
+        return self.labels.new_zeros(len(self)) if self.dense else self.labels
+
     def counts(self) -> Tensor:
-        """Examples of each class, [T]."""
-        return torch.bincount(self.labels, minlength=self._classes)
+        """Examples of each class, [T]; of maps, pixels."""
+        known = self.labels[self.labels != IGNORED] if self.dense else self.labels
+        return torch.bincount(known, minlength=self._classes)
 
     def digest(self) -> str:
         """SHA-256 over examples and labels, in order: equal wherever the same ones came from and are kept."""

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
+import torch
+
 from reprogram.core.errors import ConfigError, DataError, say
 from reprogram.core.task import TaskSpec
 from reprogram.tasks.arrays import Pair, build_arrays
 from reprogram.tasks.assemble import announce, few
 from reprogram.tasks.datasets import build_dataset
+from reprogram.tasks.dense import are_maps, build_maps
 from reprogram.tasks.divide import SPLITS, allocate, pick
 from reprogram.tasks.options import Options
 from reprogram.tasks.split import Split
@@ -46,6 +49,9 @@ class Task:
             raise DataError(say(self.name, "must have the splits train, val and test, and examples in train", got))
         known = self.splits["train"].counts() > 0
         for name, split in self.splits.items():
+            if split.dense != self.spec.dense:
+                need = f"must have {'a label map' if self.spec.dense else 'one label'} for each picture"
+                raise DataError(say(f"{self.name}.{name}", need, list(split.labels.shape)))
             if len(split.counts()) != self._labels or tuple(split.shape) != self.spec.sample.shape:
                 what = f"pictures {self.spec.sample.shape}" if self.spec.sample.shape else "texts"
                 requirement = f"must have {self._labels} classes and {what}"
@@ -72,6 +78,11 @@ class Task:
         return 1 if self.spec.generates else len(self.classes)
 
     @property
+    def _strata(self) -> int:
+        """How many kinds of examples are counted apart where some are drawn."""
+        return 1 if self.spec.dense else self._labels
+
+    @property
     def train(self) -> Split:
         """What programs are fitted on."""
         return self.splits["train"]
@@ -89,7 +100,8 @@ class Task:
     def few_shot(self, shots: int, seed: int = 0) -> "Task":
         """The same task with `shots` examples of each class in train, and at most min(shots, 4) in validation.
 
-        Of a task of generation, `shots` examples in all, and at most as many in validation. The test split stays whole.
+        Of a task of generation or a dense one, `shots` examples in all, and at most as many in validation. The test
+        split stays whole.
         Fewer shots of one seed are among more shots of the same seed.
 
         Raises:
@@ -98,14 +110,15 @@ class Task:
         """
         if shots < 1:
             raise ConfigError(say("shots", "must be 1 or more", shots))
-        counts = self.train.counts().tolist()
-        short = [f"{c} ({n})" for c, n in zip(self.classes or ("all",), counts, strict=True) if n < shots]
+        counts = torch.bincount(self.train.strata, minlength=self._strata).tolist()
+        alike = self._strata == 1
+        short = [f"{c} ({n})" for c, n in zip(("all",) if alike else self.classes, counts, strict=True) if n < shots]
         if short:
             raise DataError(say("shots", f"must be at most the examples every class has in train of {self.name}", shots,
                                 f"Too few: {few(short)}."))  # fmt: skip
-        each = {"train": shots, "val": shots if self.spec.generates else min(shots, VAL_SHOTS)}
+        each = {"train": shots, "val": shots if alike else min(shots, VAL_SHOTS)}
         reduced = {
-            name: self.splits[name].subset(pick(self.splits[name].labels, [k] * self._labels, seed))
+            name: self.splits[name].subset(pick(self.splits[name].strata, [k] * self._strata, seed))
             for name, k in each.items()
         }
         return replace(self, splits={**self.splits, **reduced})
@@ -123,11 +136,11 @@ class Task:
             split = self.splits[name]
             if most is None or most >= len(split):
                 continue
-            counts: list[int] = split.counts().tolist()
+            counts: list[int] = torch.bincount(split.strata, minlength=self._strata).tolist()
             needed = sum(n > 0 for n in counts) if name == "train" else 1
             if most < needed:
                 raise ConfigError(say(name, f"must be {needed} or more", most))
-            reduced[name] = split.subset(pick(split.labels, _shares(counts, most, seed, name == "train"), seed))
+            reduced[name] = split.subset(pick(split.strata, _shares(counts, most, seed, name == "train"), seed))
         return replace(self, splits={**self.splits, **reduced})
 
     @classmethod
@@ -147,7 +160,7 @@ class Task:
         Args:
             x: an array or tensor [N, C, H, W], [N, H, W, C] or [N, H, W], uint8 or floats in [0, 1] with 1 or 3
                 channels (one is repeated to three); or a list of pictures, of files even, as `as_samples` takes.
-            y: N class numbers or names.
+            y: N class numbers or names; or label maps [N, H, W] of class numbers, in which -100 counts for nothing.
             classes: T names, to which numbers in `y` are indices. None: the distinct labels, sorted.
             val: a pair (x, y), or the fraction of `x` to take for validation.
             test: a pair (x, y), or the fraction of `x` to take for the test.
@@ -169,7 +182,8 @@ class Task:
                 pairs[split] = given
             else:
                 options[split] = given
-        return cls(*announce(build_arrays(name, pairs, classes, Options.of(options))))
+        build = build_maps if are_maps(y) else build_arrays
+        return cls(*announce(build(name, pairs, classes, Options.of(options))))
 
     @classmethod
     def from_texts(  # noqa: PLR0913 (as many as from_arrays)
@@ -241,6 +255,7 @@ class Task:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
         shape = " x ".join(str(n) for n in self.spec.sample.shape) or "text"
         what = "generation" if self.spec.generates else f"{len(self.classes)} classes"
+        what += " a pixel" if self.spec.dense else ""
         return f"Task({self.name}: {what}, {shape}, {sizes})"
 
 
