@@ -49,7 +49,7 @@ TEXT_METHODS: dict[str, Cell] = {
     "coop, a context a class": ("coop", {**WORDS, "sharing": "class", "layout": "{class}", **TEXT_SIDE}),
     "linear probe": ("linear_probe", {}),
     "maple-like, words at 6 layers": ("maple", {"vision": "none", "layout": "{class}", **TEXT_SIDE}),
-    "argue, 6 attributes": ("argue", {"preset": "cpu", "descriptions": str(TEXTS)}),
+    "argue, 6 attributes": ("argue", {"preset": "cpu", "attributes": str(TEXTS)}),
     "cocoop": ("cocoop", {"preset": "cpu"}),
 }
 

@@ -1,9 +1,11 @@
 """Regenerate the parts of docs/ that come from the code: `make docs`. With --check, fail if they are out of date."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from reprogram.catalogue import methods, setting_names
+from reprogram.core.method import Recipe
 from reprogram.sources import source_refs
 from reprogram.tasks import task_refs
 
@@ -22,6 +24,14 @@ def methods_page() -> str:
     for m in methods():
         paper = f"[arXiv:{m.paper.arxiv}](https://arxiv.org/abs/{m.paper.arxiv})" if m.paper.arxiv else "control"
         lines.append(f"| `{m.name}` | {m.summary} | {m.taxonomy} | {paper} |")
+    usual = Recipe()
+    lines += [
+        "\n## Recipes\n",
+        "Every method has a recipe, `recipe.<setting>`. Below, a method's own table has only those settings",
+    ]
+    lines += ["that differ from these.\n", "| setting | default |", "|---|---|"]
+    lines += [f"| `recipe.{name}` | `{value}` |" for name, value in asdict(usual).items() if name != "search"]
+    lines += [f"| `recipe.search.{name}` | `{value}` |" for name, value in asdict(usual.search).items()]
     for m in methods():
         lines += [f"\n## `{m.name}`\n", f"{m.paper.authors}: *{m.paper.title}*, {m.paper.year}.\n"]
         lines += [f"The paper's own tags: {m.paper_tags}.\n"] if m.paper_tags else []
@@ -29,8 +39,12 @@ def methods_page() -> str:
         cpu = m.presets.get("cpu", {})
         for name in setting_names(m):
             value: object = m.config()
+            common: object = usual if name.startswith("recipe.") else None
             for part in name.split("."):
                 value = getattr(value, part)
+                common = getattr(common, part, common) if part != "recipe" else common
+            if name.startswith("recipe.") and value == common and name not in cpu:
+                continue
             lines.append(f"| `{name}` | `{value}` | {f'`{cpu[name]}`' if name in cpu else ''} |")
     return HEAD + "\n".join(lines) + "\n"
 

@@ -77,7 +77,8 @@ def test_every_setting_name_is_settable():
 
 
 def test_queries_by_axis():
-    assert {m.name for m in methods(operator="parametric", location="input")} == {"smm", "fc"}
+    made = {m.name for m in methods(operator="parametric", location="input")}
+    assert made >= {"smm", "fc", "refine", "blackvip", "autovp"} and not made & {"vp", "ilm_vp", "coop"}
     assert {m.name for m in methods(location="hidden")} >= {"prefix_tuning", "vpt_deep"}
     assert "blm" in {m.name for m in methods(configuration="learnable", alignment="statistical")}
     assert "no_edit" in {m.name for m in methods(alignment="statistical")}

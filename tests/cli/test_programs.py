@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 
 import pytest
@@ -43,7 +44,7 @@ def test_dry_run_writes_nothing(cli, pictures, tmp_path):
     code, text, _ = cli(*args)
     assert code == 0
     assert "would write" in text
-    assert "recipe.batch_size    20" in text
+    assert re.search(r"recipe\.batch_size\s+20\b", text) and "recipe.search" not in text
     code, text, _ = cli(*args, "--json")
     found = json.loads(text)
     assert found["estimated_seconds"] > 0

@@ -194,8 +194,8 @@ def test_zpe_pool_and_state(encoder, tmp_path):
     with pytest.raises(ConfigError, match="templates"):
         rp.build("zpe", encoder, opinions(), templates=())
     with pytest.raises(ConfigError, match="reference"):
-        rp.build("zpe", encoder, opinions(), reference=())
-    rp.build("zpe", encoder, opinions(), reference=(), debias="test")
+        rp.build("zpe", encoder, opinions(), reference=(), debias="both")
+    assert rp.build("zpe", encoder, opinions(), reference=()).output.debias == "test"
 
 
 def test_two_columns(encoder):

@@ -21,7 +21,7 @@ from reprogram.store import read
 from reprogram.testing import tiny_text_source
 from tests.methods.text_tasks import opinions, orders, pairs, vision_transformer
 
-TEXT = [m.name for m in methods() if Capability.TOKEN_INSERTION in m.needs]
+TEXT = [m.name for m in methods() if m.needs >= {Capability.TOKEN_INSERTION} and Capability.CLASS_TEXTS not in m.needs]
 WRITING = ["prompt_tuning", "prefix_tuning", "p_tuning", "multitask_prompt_tuning", "spot", "ppt"]
 CHOOSING = sorted(set(TEXT) - set(WRITING))
 KINDS = ["gpt2", "llama", "bert", "roberta", "t5", "bert_encoder", "bert_classifier"]

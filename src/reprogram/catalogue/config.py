@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from reprogram.core.errors import ConfigError, say
-from reprogram.core.method import Method, Recipe
+from reprogram.core.method import Method
 from reprogram.core.source import SourceSpec
 
 
@@ -58,7 +58,7 @@ def setting_names(method: Method) -> list[str]:
 
 def _names(name: str, value: object) -> list[str]:
     if is_dataclass(value) and not isinstance(value, type):
-        return [f"{name}.{f.name}" for f in fields(value)]
+        return [n for f in fields(value) for n in _names(f"{name}.{f.name}", getattr(value, f.name))]
     return [name]
 
 
@@ -75,22 +75,22 @@ def _preset(method: Method, preset: str, source: SourceSpec | None) -> Mapping[s
 
 
 def _put(values: dict[str, Any], name: str, value: object, method: Method) -> None:
-    """Set one value by its full or short name."""
+    """Set one value by its full or short name; a mapping for a group of settings sets what it names."""
     known = setting_names(method)
-    full = name if name in known or name in values else f"recipe.{name}"
-    if full not in known and full not in values:
+    groups = {k[: k.index(".", start)] for k in known for start in range(len(k)) if k[start] == "."}
+    full = name if name in known or name in groups or name in values else f"recipe.{name}"
+    if full not in known and full not in groups and full not in values:
         short = [k.removeprefix("recipe.") for k in known]
         near = get_close_matches(name, [*known, *short], 1)
         remedy = f"Did you mean {near[0]}?" if near else f"Settings: {', '.join(short)}."
         raise ConfigError(say(name, f"must be a setting of {method.name}", value, remedy))
-    head, _, rest = full.partition(".")
-    if isinstance(value, Recipe):
+    if is_dataclass(value) and not isinstance(value, type) and full in groups:
         value = asdict(value)
-    if not rest:
-        if head == "recipe" and isinstance(value, Mapping):
-            for key, inner in value.items():
-                _put(values, f"recipe.{key}", inner, method)
-            return
-        values[head] = value
-    else:
-        values[head][rest] = value
+    if full in groups and isinstance(value, Mapping):
+        for key, inner in value.items():
+            _put(values, f"{full}.{key}", inner, method)
+        return
+    *heads, last = full.split(".")
+    for head in heads:
+        values = values[head]
+    values[last] = value

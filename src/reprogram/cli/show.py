@@ -155,13 +155,17 @@ def _metrics(card: "ProgramCard") -> dict[str, object]:
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested settings under dotted names, values as text.
+    """Nested settings under dotted names, values as text; those of a search only where the recipe searches.
 
     >>> flat({"a": None, "recipe": {"lr": 0.1}})
     {'a': 'null', 'recipe.lr': '0.1'}
+    >>> flat({"optimizer": "adam", "search": {"draws": 5}}), flat({"optimizer": "cma_es", "search": {"draws": 5}})
+    ({'optimizer': 'adam'}, {'optimizer': 'cma_es', 'search.draws': '5'})
     """
     found: dict[str, object] = {}
     for name, value in settings.items():
+        if name == "search" and settings.get("optimizer") not in (None, "spsa_gc", "one_sided", "cma_es"):
+            continue
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")
         else:

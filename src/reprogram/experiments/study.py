@@ -242,9 +242,9 @@ def _check(study: Study, options: Options) -> None:
 
 def plain_options(options: Options) -> dict[str, Any]:
     """The options as plain values, for `result.json`."""
-    return {
-        f.name: str(v) if isinstance(v := getattr(options, f.name), Path) else v
-        for f in fields(Options)
-        if f.name in ("out", "sources", "seeds", "quick", "command")
-        or (f.name in ("task", "epochs", "size", "train") and v != f.default)
-    }
+    known, found = ("out", "sources", "seeds", "quick", "command"), dict[str, Any]()
+    for f in fields(Options):
+        value = getattr(options, f.name)
+        if f.name in known or (f.name in ("task", "epochs", "size", "train") and value != f.default):
+            found[f.name] = str(value) if isinstance(value, Path) else value
+    return found

@@ -70,7 +70,7 @@ class Live:
         self._cache = cache
         self._autocast = autocast
         self._forward = forward
-        self._known = program.source.fingerprint() if program.output.reading.plain else ""
+        self._known = ""
 
     def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
         """Fetch, augment, edit, forward."""
@@ -87,6 +87,7 @@ class Live:
         program, cache = self._program, self._cache
         if not program.output.reading.plain or augment != "none" or cache is None:
             return None
+        self._known = self._known or program.source.fingerprint()
         shaped = Input(*(e for e in program.input if not e.operators))
         key = (self._known, input_digest(shaped), split.digest(), "plain", repr(program.output.reading))
         rows = cache.get(key, lambda: self._all_plain(split))

@@ -8,9 +8,10 @@ import torch
 
 from reprogram.core.errors import ConfigError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Observing, Program
+from reprogram.core.program import Judging, Observing, Program
 from reprogram.fit.batches import shuffled
 from reprogram.fit.feed import feed_for
+from reprogram.fit.metrics import by_pixel
 from reprogram.fit.optimizer import losses, make_optimizer
 from reprogram.fit.state import mix
 from reprogram.tasks import Task
@@ -106,7 +107,9 @@ def _run(
         if isinstance(program.output, Observing) and step == 0:
             program.output.observe(out, target)
             program.output.refresh()
-        loss = loss_of(program.output(out), target)
+        scores, target = by_pixel(program.output(out), target)
+        own = program.output
+        loss = own.loss(out, scores, target) if isinstance(own, Judging) else loss_of(scores, target)
         value = float(loss.detach())
         if not math.isfinite(value):
             break

@@ -25,7 +25,7 @@ from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.inputs import Coordinator, Place
 from reprogram.inputs.codes import Encode
-from reprogram.outputs import label_map
+from reprogram.outputs import class_output
 from reprogram.sources import load_source
 
 Mapping = Literal["frequency", "random", "many_to_one", "blm", "blm_plus"]
@@ -48,6 +48,7 @@ class Config:
         se: principal components of the images in place of the encoder's codes.
         components: how many, for `se`; 98 of them and a trigger.
         remember: MiB of codes to keep; 0 runs the encoder for every trial, which changes nothing but the time.
+        template: of class texts, on an image-text source (as published).
         mapping: which source classes stand for a target; see `outputs.label_map`.
         recipe: SPSA-GC, 10 calls a step.
     """
@@ -59,12 +60,13 @@ class Config:
     se: bool = False
     components: int = 98
     remember: int = 64
+    template: str = "a photo of a {class}."
     mapping: Mapping = "frequency"
     recipe: Recipe = Recipe(optimizer="spsa_gc", lr=0.01, momentum=0.9, search=Search(), epochs=5000, batch_size=128)
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = resize, pattern from a code, clip``, ``O = label map``.
+    """``I = resize, pattern from a code, clip``, ``O = label map, or the closest class text``.
 
     Raises:
         CapabilityError: the encoder is no image source that gives features.
@@ -80,7 +82,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         last = coordinator.decoder.body[-1]
         assert isinstance(last, nn.ConvTranspose2d)
         nn.init.zeros_(last.weight)
-    output = label_map(config.mapping, source.spec.outputs, len(task.classes))
+    output = class_output(source, task.classes, config.mapping, config.template)
     origin = Origin(method=METHOD.name, config=config, task=task)
     return Program([Place(size, size), coordinator], source, output, origin=origin)
 

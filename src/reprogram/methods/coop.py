@@ -3,8 +3,8 @@
 Zhou, Yang, Loy, Liu, "Learning to Prompt for Vision-Language Models", IJCV 2022, arXiv:2109.01134.
 
 Departures: pictures are looked at once, so the random crops of the paper are `recipe.views` kept views of each picture
-and not fresh ones at every step; in place of a first epoch at a constant rate of 1e-5, a linear warm-up of 50 steps. The
-text tower runs on the longest class text, which for CLIP gives the same numbers as all 77 places.
+and not fresh ones at every step; in place of a first epoch at a constant rate of 1e-5, a linear warm-up of 50 steps.
+The text tower runs on the longest class text, which for CLIP gives the same numbers as all 77 places.
 """
 
 from dataclasses import dataclass

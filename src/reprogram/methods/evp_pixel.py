@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
-from reprogram.core.program import Output, Program
-from reprogram.core.source import Capability, ImageTextSource, Source
+from reprogram.core.program import Program
+from reprogram.core.source import Capability, Source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.inputs import Additive, Place, around_mask, in_proportion
-from reprogram.outputs import ClassScores, label_map, texts_for
+from reprogram.outputs import class_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +57,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
     place = Place(size, size - 2 * width)
     hole = place.size(task.sample.height, task.sample.width)
     frame = Additive(around_mask(size, *hole), channels=task.sample.shape[0], site="normalised")
-    if isinstance(source, ImageTextSource):
-        output: Output = ClassScores(texts_for(source, task.classes, [config.template]))
-    else:
-        output = label_map(config.mapping, source.spec.outputs, len(task.classes))
+    output = class_output(source, task.classes, config.mapping, config.template)
     return Program([place, frame], source, output, origin=Origin(method=METHOD.name, config=config, task=task))
 
 

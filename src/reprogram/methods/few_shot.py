@@ -22,7 +22,7 @@ from torch import Tensor
 from reprogram.core.errors import CapabilityError, ConfigError, say
 from reprogram.core.method import Method, Origin, Paper, Recipe
 from reprogram.core.program import Output, Program
-from reprogram.core.source import Capability, PromptSource, Source, TextSource, prompt_source
+from reprogram.core.source import Capability, PromptSource, Source, TextSource, prompt_source, text_source
 from reprogram.core.task import Example, TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.core.texts import Texts
@@ -242,7 +242,7 @@ def _embedder(name: str) -> TextSource:
     if found is None:
         if not name.startswith(("bundled/", "hf/")):
             raise ConfigError(say("embedder", "must be bundled/... or hf/...", name, 'Use "bundled/minilm-l6".'))
-        found = _EMBEDDERS[name] = text_encoder(load_source(name))
+        found = _EMBEDDERS[name] = text_source(text_encoder(load_source(name)))
     return found
 
 

@@ -18,7 +18,7 @@ from reprogram.core.source import Source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
 from reprogram.inputs import Additive, Place, Valid, frame_mask
-from reprogram.outputs import label_map
+from reprogram.outputs import class_output
 
 Mapping = Literal["frequency", "random", "many_to_one", "blm", "blm_plus"]
 
@@ -30,12 +30,14 @@ class Config:
     Attributes:
         canvas: pixels of the source's input; None for what the source was trained on.
         width: pixels of the frame; half the canvas or more covers the image.
+        template: of class texts, on an image-text source (as published).
         mapping: which source classes stand for a target; see `outputs.label_map`.
         recipe: SPSA-GC, 10 calls a step.
     """
 
     canvas: int | None = None
     width: int = 30
+    template: str = "a photo of a {class}."
     mapping: Mapping = "frequency"
     recipe: Recipe = Recipe(
         optimizer="spsa_gc", lr=0.625, momentum=0.9, search=Search(decay=0.5), epochs=5000, batch_size=128
@@ -43,10 +45,10 @@ class Config:
 
 
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
-    """``I = resize, frame, clip``, ``O = label map``."""
+    """``I = resize, frame, clip``, ``O = label map, or the closest class text``."""
     size = source.spec.canvas(config.canvas)
     frame = Additive(frame_mask(size, config.width), channels=task.sample.shape[0])
-    output = label_map(config.mapping, source.spec.outputs, len(task.classes))
+    output = class_output(source, task.classes, config.mapping, config.template)
     origin = Origin(method=METHOD.name, config=config, task=task)
     return Program([Place(size, size), frame, Valid()], source, output, origin=origin)
 

@@ -11,7 +11,7 @@ from reprogram.outputs.arithmetic import evaluate, recomputed
 from reprogram.outputs.attribute_choice import representatives
 from reprogram.outputs.attribute_scores import AttributeScores, Guidance
 from reprogram.outputs.calibrated import Calibrated, content_free
-from reprogram.outputs.choose import label_map
+from reprogram.outputs.choose import class_output, label_map
 from reprogram.outputs.class_scores import ClassScores, check_names, template_scores, texts_for
 from reprogram.outputs.class_texts import article, named, text_encoder, text_vectors
 from reprogram.outputs.clusters import k_means
@@ -104,6 +104,7 @@ __all__ = [
     "answers",
     "article",
     "check_names",
+    "class_output",
     "content_free",
     "contrastive_focal",
     "count_nearest",

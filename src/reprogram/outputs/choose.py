@@ -1,9 +1,11 @@
 """Label mappings by name, for methods and controls that leave the choice to the user."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.program import Output
+from reprogram.core.source import ImageTextSource, Source
+from reprogram.outputs.class_scores import template_scores
 from reprogram.outputs.rules import FirstClasses
 from reprogram.outputs.statistical import BayesianMap, BayesianMapPlus, FrequencyMap, RandomMap
 
@@ -34,3 +36,20 @@ def label_map(name: str, sources: int, targets: int) -> Output:
     if name not in _MAPS:
         raise ConfigError(say("mapping", f"must be one of {list(_MAPS)}", name))
     return _MAPS[name](sources, targets)
+
+
+def class_output(source: Source, classes: Sequence[str], mapping: str, template: str) -> Output:
+    """What reads classes off a source of pictures: class texts on an image-text source, a label mapping on others.
+
+    Args:
+        source: of pictures.
+        classes: T names.
+        mapping: see `label_map`; of no meaning for an image-text source.
+        template: with `{class}` or `{a class}`; of no meaning for others.
+
+    Raises:
+        ConfigError, DataError: see `label_map` and `texts_for`.
+    """
+    if isinstance(source, ImageTextSource):
+        return template_scores(source, classes, [template])
+    return label_map(mapping, source.spec.outputs, len(classes))

@@ -112,7 +112,7 @@ def _finite(vectors: Tensor, ref: str) -> Tensor:
 
 
 def cosine_scale(source: Source, scale: float | None) -> float:
-    """The factor of cosines: the one given, an image-text source's own, or 20, which sentence encoders are trained with.
+    """The factor of cosines: the one given, an image-text source's own, or 20, as sentence encoders are trained with.
 
     Raises:
         ConfigError: it is not a finite number above 0.

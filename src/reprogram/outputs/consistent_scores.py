@@ -41,8 +41,8 @@ class ConsistentScores(Output):
 
     @property
     def reading(self) -> Reading:
-        """The class texts, and the plain pictures if they count."""
-        return Reading(texts=self.texts, plain=self.consistency > 0)
+        """The class texts, and, while it learns, the plain pictures if they count."""
+        return Reading(texts=self.texts, plain=self.training and self.consistency > 0)
 
     def forward(self, output: SourceOutput) -> Float[Tensor, " batch target"]:
         """Scores of the classes."""

@@ -109,8 +109,8 @@ class Deranged(Output):
 
     @property
     def reading(self) -> Reading:
-        """Also the redrawn picture and what the source says of the plain one, which the loss is made of."""
-        return Reading(sites=("input",), plain=True)
+        """While it learns, also the redrawn picture and what the source says of the plain one, for the loss."""
+        return Reading(sites=("input",), plain=True) if self.training else Reading()
 
     def forward(self, output: SourceOutput) -> Float[Tensor, " batch target"]:
         """The source's scores in the permuted order."""

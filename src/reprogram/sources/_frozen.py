@@ -137,7 +137,9 @@ def longest_list(module: nn.Module) -> tuple[str, ...]:
     """
     best: tuple[str, ...] = ()
     for path, part in module.named_modules():
-        if isinstance(part, nn.ModuleList) and len(part) > len(best) and len({type(m) for m in part}) == 1:
+        if not isinstance(part, nn.ModuleList) or len(part) <= len(best) or len({type(m) for m in part}) != 1:
+            continue
+        if not isinstance(part[0], nn.ModuleList):  # which would be a list of stages
             best = tuple(f"{path}.{i}" if path else str(i) for i in range(len(part)))
     return best
 

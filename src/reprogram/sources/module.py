@@ -143,7 +143,9 @@ class ModuleSource:
             return SourceOutput(scores=_scores(self.module(ready)))
         with self._slot.bind(call):
             scores = _scores(self.module(ready))
-        self._slot.hold(call, scores)
+        for value in (scores, call.features, *call.at.values()):  # whichever the loss is made of
+            if value is not None:
+                self._slot.hold(call, value)
         return SourceOutput(scores=scores, features=call.features, at=call.at)
 
     def _ready(self, x: Tensor, act: Callable[[Any, str], Any]) -> Tensor:
