@@ -57,6 +57,8 @@ IMAGE_METHODS: dict[str, Cell] = {
     "frame of 16": ("vp_clip", {"width": 16, **PIXELS}),
     "frame of 16, crops and flips": ("vp_clip", {"width": 16, **PIXELS, "recipe.augment": "crop"}),
     "frame of 4": ("vp_clip", {"width": 4, **PIXELS}),
+    "frame of 16, rate 0.001": ("vp_clip", {"width": 16, **PIXELS, "recipe.lr": 1e-3}),
+    "frame of 16, all 1,000 names": ("vp_clip", {"width": 16, **PIXELS, "source": "bundled/conse?top=1000"}),
     "frame around the picture, evp": ("evp_pixel", {"preset": "cpu"}),
     "frame and consistency, tvp": ("tvp", {"preset": "cpu"}),
     "attrvr": ("attrvr", {"descriptions": str(TEXTS), "count": 6, **PIXELS}),
@@ -83,7 +85,8 @@ def task_of(shots: int, seed: int) -> rp.Task:
 
 def run(source: Source, name: str, cell: Cell, shots: int, seed: int) -> Row:
     """One program, fitted and scored."""
-    method, config = cell
+    method, config = cell[0], dict(cell[1])
+    source = rp.load_source(config.pop("source")) if "source" in config else source
     task = task_of(shots, seed)
     more = {"recipe.epochs": epochs(shots)} if name in IMAGE_METHODS else {}
     start = time.perf_counter()

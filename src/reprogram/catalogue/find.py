@@ -58,8 +58,8 @@ def methods(**axes: str) -> list[Method]:
     Raises:
         ConfigError: no such axis or value.
 
-    >>> [m.name for m in methods(operator="parametric", location="input")]
-    ['fc', 'smm']
+    >>> [m.name for m in methods(configuration="fixed", location="hidden")]
+    ['structured_prompting']
     """
     for axis, value in axes.items():
         if axis not in AXES:

@@ -69,6 +69,7 @@ class Page:
     caveats: Sequence[str]
     command: str
     written: str
+    summary: tuple[str, str, str] = ("Does it hold here?", "Verdict", "On what")  # over the verdicts
 
 
 def marks(groups: Mapping[str, Sequence[Point]], x: Axis, y: Axis, *, joined: bool = False) -> Figure:

@@ -63,6 +63,7 @@ def page(found: SearchResult, command: str) -> Page:
     return Page(
         title=f"{found.method} on {found.task}: {len(found.trials)} trials", about=f"{ended}; seed {found.seed}.",
         question="Which settings are best on validation, and which of them matter?", verdicts=verdicts,
+        summary=("What was found", "", ""),
         charts=_charts(found), sheets=_sheets(found), caveats=CAVEATS, command=command,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
