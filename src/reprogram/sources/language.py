@@ -184,6 +184,8 @@ class LanguageSource:
         Raises:
             CapabilityError: a site is unknown, or continuations are wanted of a model that does not write.
         """
+        if reading.texts or reading.local:
+            raise CapabilityError(say("source", "must compare pictures with texts to read class texts", self.spec.ref))
         for site in sites:
             if site not in self.sites:
                 raise CapabilityError(say("site", "must be one of `source.sites`", site))

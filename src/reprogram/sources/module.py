@@ -241,10 +241,11 @@ def wrap(
 
 
 def _check_reading(reading: Reading, spec: SourceSpec) -> None:
+    got = f"{spec.ref} ({spec.modality})"
     if reading.tokens or reading.continuations:
-        raise CapabilityError(
-            say("source", "must be a language model to score tokens", f"{spec.ref} ({spec.modality})")
-        )
+        raise CapabilityError(say("source", "must be a language model to score tokens", got))
+    if reading.texts or reading.local:
+        raise CapabilityError(say("source", "must compare pictures with texts to read class texts", got))
 
 
 def _dry_run(module: nn.Module, shape: tuple[int, ...]) -> int:
