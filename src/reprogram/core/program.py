@@ -6,7 +6,8 @@ An *edit* changes the value at one site of a frozen source. An `Input` (I) is an
 
 import copy
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, cast, final, runtime_checkable
 
@@ -275,15 +276,12 @@ class Program(nn.Module):
         """
         task = self.origin.task if self.origin else None
         prepared = self.source.prepare(inputs, task.sample if task else None)
-        training, rows, answers = self.training, list[Tensor](), list[Answer]()
-        self.eval()
-        try:
+        rows, answers = list[Tensor](), list[Answer]()
+        with evaluating(self):
             for batch in _batches(prepared, batch_size):
                 said = self.outputs(batch.to(self.source.device))
                 rows.append(self.output(said).float().cpu())
                 answers += self.output.answers(said) if isinstance(self.output, Answering) else ()
-        finally:
-            self.train(training)
         return Predictions(
             scores=torch.cat(rows) if rows else torch.empty(0, 0),
             classes=task.classes if task else None,
@@ -327,6 +325,22 @@ def _seen_at(edit: Edit, site: str) -> Edit:
     moved = copy.copy(edit)  # shallow: parameters, buffers and parts are the same objects
     moved.site = site
     return moved
+
+
+def learns(module: nn.Module) -> bool:
+    """Something in it is learned."""
+    return any(p.requires_grad for p in module.parameters())
+
+
+@contextmanager
+def evaluating(program: nn.Module) -> Generator[None]:
+    """In eval mode until the block ends, then as it was."""
+    training = program.training
+    program.eval()
+    try:
+        yield
+    finally:
+        program.train(training)
 
 
 def _learned(module: nn.Module) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Judging, Observing, Program
+from reprogram.core.program import Observing, Program
 from reprogram.core.source import SourceOutput
 from reprogram.fit.batches import shuffled
 from reprogram.fit.compiled import compiled
@@ -27,9 +27,10 @@ from reprogram.fit.feed import feed_for
 from reprogram.fit.interrupts import Deferred
 from reprogram.fit.mapping import observe_split
 from reprogram.fit.metrics import Metrics, by_pixel, evaluate
-from reprogram.fit.optimizer import losses, make_optimizer, set_rates, warn_if_still
+from reprogram.fit.optimizer import loss_of, losses, make_optimizer, set_rates, warn_if_still
 from reprogram.fit.options import FitOptions
 from reprogram.fit.result import FitResult, Queries
+from reprogram.fit.said import target_of
 from reprogram.fit.schedule import factor
 from reprogram.fit.state import Checkpoint, Optimizer, Progress, identity, mix
 from reprogram.fit.workspace import Workspace
@@ -171,12 +172,11 @@ class _Run:
             self._ask(self.search, index, done)
             return
         out = self.feed.outputs(self.task.train, index, recipe.augment)
-        target = self._target(out, index)
+        target = target_of(out, self.task.train, index, self.program.source.device)
         if self.observing is not None and recipe.refresh == "stream":
             self._observe(out, target)
         scores, target = by_pixel(self.program.output(out), target)
-        own = self.program.output
-        loss = own.loss(out, scores, target) if isinstance(own, Judging) else self.loss(scores, target)
+        loss = loss_of(self.program.output, out, scores, target, self.loss)
         value = float(loss.detach())
         if not math.isfinite(value):
             self._stop_at(value)
@@ -207,10 +207,6 @@ class _Run:
         state.loss += found.loss * found.seen
         state.right += found.right
         state.seen += found.seen
-
-    def _target(self, out: SourceOutput, index: Tensor) -> Tensor:
-        """The classes of a batch, or the tokens that the source was to predict."""
-        return self.task.train.labels[index].to(self.program.source.device) if out.targets is None else out.targets
 
     def _descend(self, loss: Tensor, done: int) -> None:
         if self.optimizer is None:

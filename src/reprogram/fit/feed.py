@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reprogram.core.program import Input, Program
+from reprogram.core.program import Input, Program, evaluating, learns
 from reprogram.core.source import ImageTextSource, SourceOutput
 from reprogram.core.texts import Batch
 from reprogram.fit.batches import alike
+from reprogram.fit.said import joined, parts, placed, rows, with_parts
 from reprogram.tasks import Split
 
 CACHE_BYTES = 2 << 30
@@ -75,7 +76,7 @@ class Live:
     def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
         """Fetch, augment, edit, forward."""
         source = self._program.source
-        x = _augmented(split.fetch(index), augment).to(source.device)
+        x = augmented(split.fetch(index), augment).to(source.device)
         with self._precision(source.device):
             program = self._program
             out = program.outputs(x, self._plain(split, index, augment)) if self._forward is None \
@@ -90,14 +91,14 @@ class Live:
         self._known = self._known or program.source.fingerprint()
         shaped = Input(*(e for e in program.input if not e.operators))
         key = (self._known, input_digest(shaped), split.digest(), "plain", repr(program.output.reading))
-        rows = cache.get(key, lambda: self._all_plain(split))
-        return _rows(rows, index.to(program.source.device))
+        whole = cache.get(key, lambda: self._all_plain(split))
+        return rows(whole, index.to(program.source.device))
 
     def _all_plain(self, split: Split) -> SourceOutput:
         size, device = scoring_batch(self._program.source.device), self._program.source.device
         starts = range(0, len(split), size)
-        parts = [torch.arange(start, min(len(split), start + size)) for start in starts]
-        return _joined([self._program.plain(split.fetch(rows).to(device)) for rows in parts])
+        batches = [torch.arange(start, min(len(split), start + size)) for start in starts]
+        return joined([self._program.plain(split.fetch(index).to(device)) for index in batches])
 
     def _precision(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
@@ -118,20 +119,18 @@ class Cached:
     def outputs(self, split: Split, index: Tensor, augment: str = "none") -> SourceOutput:
         """Rows of the outputs computed before; `augment` has no meaning here."""
         reads = repr(self._program.output.reading)
-        rows = self._cache.get((self._source, self._input, split.digest(), reads), lambda: self._all(split))
-        return _rows(rows, index.to(self._program.source.device))
+        whole = self._cache.get((self._source, self._input, split.digest(), reads), lambda: self._all(split))
+        return rows(whole, index.to(self._program.source.device))
 
     @torch.no_grad()
     def _all(self, split: Split) -> SourceOutput:
-        training = self._program.training
-        self._program.eval()
         batches = alike(split, self._batch)
-        said = [self._read(self._live.outputs(split, rows)) for rows in batches]
-        self._program.train(training)
+        with evaluating(self._program):
+            said = [self._read(self._live.outputs(split, index)) for index in batches]
         if not said:
             return SourceOutput(scores=torch.empty(0, self._program.source.spec.outputs))
         back = torch.cat(batches).argsort().to(self._program.source.device)
-        return _rows(_joined(said), back)
+        return rows(joined(said), back)
 
     def _read(self, said: SourceOutput) -> SourceOutput:
         """What the output reads: an output of features has no use for the scores of a whole vocabulary."""
@@ -156,13 +155,13 @@ class LookedOnce:
         reading = self._program.output.reading
         index = index.to(self._source.device)
         views = self._views if augment != "none" else 1
-        seen = _rows(self._seen(split, 0, "none"), index)
+        seen = rows(self._seen(split, 0, "none"), index)
         if views > 1:
             which = torch.randint(0, views, (len(index),)).to(index.device)
             for view in range(1, views):
                 mine = which == view
                 if bool(mine.any()):
-                    seen = _placed(seen, mine, _rows(self._seen(split, view, augment), index[mine]))
+                    seen = placed(seen, mine, rows(self._seen(split, view, augment), index[mine]))
         return self._source.compare(seen, self._program.input, reading)
 
     def _seen(self, split: Split, view: int, augment: str) -> SourceOutput:
@@ -174,19 +173,16 @@ class LookedOnce:
 
     @torch.no_grad()
     def _look(self, split: Split, view: int, augment: str) -> SourceOutput:
-        reading, parts = self._program.output.reading, list[SourceOutput]()
-        training = self._program.training
-        self._program.eval()
-        with torch.random.fork_rng(devices=[]):
+        reading, found = self._program.output.reading, list[SourceOutput]()
+        with evaluating(self._program), torch.random.fork_rng(devices=[]):
             torch.manual_seed(view)
             for start in range(0, len(split), self._batch):
-                rows = torch.arange(start, min(len(split), start + self._batch))
-                x = _augmented(split.fetch(rows), augment).to(self._source.device)
+                index = torch.arange(start, min(len(split), start + self._batch))
+                x = augmented(split.fetch(index), augment).to(self._source.device)
                 assert isinstance(x, Tensor)
                 said = self._source.look(x, self._program.input, reading)
-                parts.append(replace(said, plain=self._program.plain(x)) if reading.plain else said)
-        self._program.train(training)
-        return _joined(parts) if parts else SourceOutput(features=torch.empty(0, self._source.spec.width or 0))
+                found.append(replace(said, plain=self._program.plain(x)) if reading.plain else said)
+        return joined(found) if found else SourceOutput(features=torch.empty(0, self._source.spec.width or 0))
 
 
 SHARED = OutputCache()
@@ -202,7 +198,7 @@ def feed_for(
     `LookedOnce` if it learns at the text side of an image-text source only, else `Live`.
     """
     cache, source = SHARED if cache is None else cache, program.source
-    learning = [e for e in program.input if any(p.requires_grad for p in e.parameters())]
+    learning = [e for e in program.input if learns(e)]
     if not learning and not (program.output.reading.tokens or program.output.reading.sites):
         return Cached(program, cache)
     if isinstance(source, ImageTextSource) and autocast is None and all(e.site.startswith("text.") for e in learning):
@@ -228,7 +224,7 @@ def input_digest(input: Input) -> str:
     return digest.hexdigest()
 
 
-def _augmented(x: Batch, kind: str) -> Batch:
+def augmented(x: Batch, kind: str) -> Batch:
     """Random flips, and for "crop" also a random shift by up to an eighth of the size, images [B, C, H, W]."""
     if kind == "none" or not isinstance(x, Tensor) or x.ndim != 4:
         return x
@@ -245,57 +241,12 @@ def _augmented(x: Batch, kind: str) -> Batch:
     )
 
 
-_BY_INPUT = ("scores", "features", "continuations", "choices", "choice_tokens", "local")
-"""What of an output has a row for each input."""
-
-
-def _parts(said: SourceOutput) -> dict[str, Tensor]:
-    """The tensors of it that have a row an input."""
-    return {name: value for name in _BY_INPUT if (value := getattr(said, name)) is not None}
-
-
-def _said(parts: dict[str, Tensor]) -> SourceOutput:
-    return SourceOutput(**parts)  # type: ignore[arg-type]  # the names are its own
-
-
-def _rows(said: SourceOutput, index: Tensor) -> SourceOutput:
-    """Some rows of it."""
-    chosen = _said({name: of_all[index] for name, of_all in _parts(said).items()})
-    written = None if said.written is None else tuple(said.written[i] for i in index.tolist())
-    at = {site: of_all[index] for site, of_all in said.at.items()}
-    plain = None if said.plain is None else _rows(said.plain, index)
-    return replace(chosen, written=written, exact=said.exact, texts=said.texts, at=at, plain=plain)
-
-
-def _joined(said: list[SourceOutput]) -> SourceOutput:
-    """Outputs of several batches as one; class texts are the same in all of them."""
-    parts = [_parts(one) for one in said]
-    whole = _said({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
-    written = tuple(text for one in said for text in one.written or ()) if said[0].written is not None else None
-    plains = [one.plain for one in said if one.plain is not None]
-    return replace(
-        whole, written=written, exact=all(one.exact for one in said), texts=said[0].texts,
-        at={site: torch.cat([one.at[site] for one in said]) for site in said[0].at},
-        plain=_joined(plains) if plains else None,
-    )  # fmt: skip
-
-
-def _placed(said: SourceOutput, where: Tensor, other: SourceOutput) -> SourceOutput:
-    """`said` with the rows at `where` taken from `other`, which has just those."""
-    theirs = _parts(other)
-    mine = {name: value.index_put((where,), theirs[name]) for name, value in _parts(said).items()}
-    at = {site: value.index_put((where,), other.at[site]) for site, value in said.at.items()}
-    plain = said.plain if said.plain is None or other.plain is None else _placed(said.plain, where, other.plain)
-    return replace(said, **mine, at=at, plain=plain)  # type: ignore[arg-type]
-
-
 def _precise(said: SourceOutput) -> SourceOutput:
-    tokens = said.token_scores if said.token_scores is None else said.token_scores.float()
-    whole = {name: value.float() if value.is_floating_point() else value for name, value in _parts(said).items()}
-    return replace(said, **whole, token_scores=tokens)  # type: ignore[arg-type]
+    whole = {name: value.float() if value.is_floating_point() else value for name, value in parts(said).items()}
+    return with_parts(said, whole)
 
 
 def _bytes(rows: SourceOutput) -> int:
     texts = sum(len(w.text) for several in rows.written or () for w in several)
     more = 0 if rows.plain is None else _bytes(rows.plain)
-    return sum(t.numel() * t.element_size() for t in (*_parts(rows).values(), *rows.at.values())) + texts + more
+    return sum(t.numel() * t.element_size() for t in (*parts(rows).values(), *rows.at.values())) + texts + more

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reprogram.core.errors import DataError, say
-from reprogram.core.program import Answering, Program
+from reprogram.core.program import Answering, Program, evaluating
 from reprogram.core.task import IGNORED
 from reprogram.core.texts import Texts
 from reprogram.core.writing import Answer
@@ -154,9 +154,7 @@ def evaluate(program: Program, split: Split, *, batch_size: int | None = None, f
     """
     start = time.perf_counter()
     feed = feed or feed_for(program)
-    training = program.training
-    program.eval()
-    try:
+    with evaluating(program):
         batches = alike(split, batch_size or scoring_batch(program.source.device))
         if isinstance(program.output, Answering):
             return _measure_answers(program.output, split, feed, batches, start)
@@ -165,8 +163,6 @@ def evaluate(program: Program, split: Split, *, batch_size: int | None = None, f
         if split.dense and len(split):
             return _measure_maps(program, split, feed, batches, start)
         rows = [program.output(feed.outputs(split, index)).float().cpu() for index in batches]
-    finally:
-        program.train(training)
     scores = torch.cat(rows)[torch.cat(batches).argsort()] if len(split) else torch.empty(0, 1)
     return measure(scores, split.strata, time.perf_counter() - start)
 

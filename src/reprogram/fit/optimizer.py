@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from reprogram.core.errors import ConfigError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Program
+from reprogram.core.program import Judging, Output, Program
+from reprogram.core.source import SourceOutput
 from reprogram.fit.schedule import factor
 
 STILL = 0.005
 """A loss that fell by a smaller share than this over all epochs has not moved."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From target scores [B, T] and labels [B] to a scalar."""
 
 _log = logging.getLogger("reprogram")
 
@@ -78,9 +82,14 @@ def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps
         group["lr"] = group["base"] * factor(recipe, step, steps_per_epoch, group["gamma"])
 
 
-def losses(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+def losses(name: str) -> Loss:
     """The loss of target scores [B, T] and labels [B]; "nll" expects log-probabilities."""
     return F.nll_loss if name == "nll" else F.cross_entropy
+
+
+def loss_of(output: Output, said: SourceOutput, scores: Tensor, target: Tensor, usual: Loss) -> Tensor:
+    """How wrong scores are: by the output's own judgement, if it has one, else by the recipe's loss."""
+    return output.loss(said, scores, target) if isinstance(output, Judging) else usual(scores, target)
 
 
 def warn_if_still(history: Sequence[Mapping[str, Any]], lr: float) -> None:

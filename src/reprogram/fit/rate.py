@@ -8,11 +8,12 @@ import torch
 
 from reprogram.core.errors import ConfigError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Judging, Observing, Program
+from reprogram.core.program import Observing, Program
 from reprogram.fit.batches import shuffled
 from reprogram.fit.feed import feed_for
 from reprogram.fit.metrics import by_pixel
-from reprogram.fit.optimizer import losses, make_optimizer
+from reprogram.fit.optimizer import loss_of, losses, make_optimizer
+from reprogram.fit.said import target_of
 from reprogram.fit.state import mix
 from reprogram.tasks import Task
 
@@ -94,7 +95,7 @@ def _run(
     program: Program, task: Task, recipe: Recipe, plan: tuple[float, float, int, int]
 ) -> tuple[list[float], list[float]]:
     low, high, steps, seed = plan
-    optimizer, loss_of, feed = make_optimizer(program, recipe), losses(recipe.loss), feed_for(program)
+    optimizer, usual, feed = make_optimizer(program, recipe), losses(recipe.loss), feed_for(program)
     rows, rates, seen, mean = torch.empty(0, dtype=torch.int64), list[float](), list[float](), 0.0
     program.train()
     for step in range(steps):
@@ -103,13 +104,12 @@ def _run(
         index, rows = rows[: recipe.batch_size], rows[recipe.batch_size :]
         torch.manual_seed(mix(seed, "rate", step, "step"))
         out = feed.outputs(task.train, index, recipe.augment)
-        target = task.train.labels[index].to(program.source.device) if out.targets is None else out.targets
+        target = target_of(out, task.train, index, program.source.device)
         if isinstance(program.output, Observing) and step == 0:
             program.output.observe(out, target)
             program.output.refresh()
         scores, target = by_pixel(program.output(out), target)
-        own = program.output
-        loss = own.loss(out, scores, target) if isinstance(own, Judging) else loss_of(scores, target)
+        loss = loss_of(program.output, out, scores, target, usual)
         value = float(loss.detach())
         if not math.isfinite(value):
             break

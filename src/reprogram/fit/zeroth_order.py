@@ -53,8 +53,36 @@ class AskTell(Protocol):
         ...
 
 
+class _Estimating:
+    """What optimizers that follow an estimate of the gradient share: w, a running mean m, the number of the step."""
+
+    def __init__(self, start: Tensor, lr: float, momentum: float, search: Search, seed: int) -> None:
+        _check_draws(search)
+        self._values, self._moved = start.detach().clone(), torch.zeros_like(start)
+        self._step = 1
+        self._lr, self._momentum, self._search, self._seed = lr, momentum, search, seed
+
+    @property
+    def values(self) -> Float[Tensor, " d"]:
+        """Where it is, w."""
+        return self._values
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """w, m and the number of the step."""
+        return {"values": self._values, "moved": self._moved, "step": torch.tensor(self._step)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take them back.
+
+        Raises:
+            ArtifactError: they are not from an optimizer like this one.
+        """
+        self._values, self._moved = taken(state, "values", self._values), taken(state, "moved", self._moved)
+        self._step = int(taken(state, "step", torch.tensor(1)))
+
+
 @final
-class SpsaGc:
+class SpsaGc(_Estimating):
     """Simultaneous perturbation with gradient correction (BlackVIP; Oh et al. 2023, arXiv 2303.14773, section 4.2).
 
     In step k = 1, 2, ... with ``a_k = lr / (k + o) ** alpha`` and ``c_k = c / k ** gamma``, for every draw a direction
@@ -85,15 +113,7 @@ class SpsaGc:
         self, start: Float[Tensor, " d"], *, lr: float = 0.01, momentum: float = 0.9, search: Search = Search(),
         seed: int = 0,
     ) -> None:  # fmt: skip
-        _check_draws(search)
-        self._values, self._moved = start.detach().clone(), torch.zeros_like(start)
-        self._step = 1
-        self._lr, self._momentum, self._search, self._seed = lr, momentum, search, seed
-
-    @property
-    def values(self) -> Float[Tensor, " d"]:
-        """Where it is, w."""
-        return self._values
+        super().__init__(start, lr, momentum, search, seed)
 
     @property
     def weights(self) -> Float[Tensor, " trial"]:
@@ -120,19 +140,6 @@ class SpsaGc:
         self._values = self._values - rate * (gradient + self._momentum * self._moved)
         self._step += 1
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """w, m and k."""
-        return {"values": self._values, "moved": self._moved, "step": torch.tensor(self._step)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take them back.
-
-        Raises:
-            ArtifactError: they are not from an optimizer like this one.
-        """
-        self._values, self._moved = taken(state, "values", self._values), taken(state, "moved", self._moved)
-        self._step = int(taken(state, "step", torch.tensor(1)))
-
     def _radius(self) -> float:
         return self._search.radius / self._step**self._search.radius_decay
 
@@ -147,7 +154,7 @@ class SpsaGc:
 
 
 @final
-class OneSided:
+class OneSided(_Estimating):
     """Averaged one-sided differences: random gradient-free descent (BAR; Tsai et al. 2020, arXiv 2007.08714).
 
         g = b / q  *  sum of (L(w + beta u_i) - L(w)) / beta * u_i
@@ -175,15 +182,7 @@ class OneSided:
         self, start: Float[Tensor, " d"], *, lr: float = 0.01, momentum: float = 0.0, search: Search = Search(),
         seed: int = 0,
     ) -> None:  # fmt: skip
-        _check_draws(search)
-        self._values, self._moved = start.detach().clone(), torch.zeros_like(start)
-        self._step = 1
-        self._lr, self._momentum, self._search, self._seed = lr, momentum, search, seed
-
-    @property
-    def values(self) -> Float[Tensor, " d"]:
-        """Where it is, w."""
-        return self._values
+        super().__init__(start, lr, momentum, search, seed)
 
     @property
     def weights(self) -> Float[Tensor, " trial"]:
@@ -209,19 +208,6 @@ class OneSided:
         self._moved = self._momentum * self._moved + self.estimate(losses)
         self._values = self._values - factor * self._lr * self._moved
         self._step += 1
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """w, m and the number of the step."""
-        return {"values": self._values, "moved": self._moved, "step": torch.tensor(self._step)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take them back.
-
-        Raises:
-            ArtifactError: they are not from an optimizer like this one.
-        """
-        self._values, self._moved = taken(state, "values", self._values), taken(state, "moved", self._moved)
-        self._step = int(taken(state, "step", torch.tensor(1)))
 
     def _directions(self) -> Float[Tensor, " draw d"]:
         draw = torch.Generator().manual_seed(mix(self._seed, "one-sided", self._step))

@@ -19,12 +19,13 @@ from torch import Tensor
 from reprogram.core.conversation import Conversing
 from reprogram.core.errors import CapabilityError, ConfigError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Edit, Input, Judging, Program
+from reprogram.core.program import Input, Program, learns
 from reprogram.core.source import Capability, SourceOutput
-from reprogram.fit.feed import Cached, Feed, Live, _augmented, scoring_batch
+from reprogram.fit.feed import Cached, Feed, Live, augmented, scoring_batch
 from reprogram.fit.metrics import by_pixel
-from reprogram.fit.optimizer import losses
+from reprogram.fit.optimizer import loss_of, losses
 from reprogram.fit.options import FitOptions
+from reprogram.fit.said import divided, joined, parts, target_of, with_parts
 from reprogram.fit.state import Progress, mix
 from reprogram.fit.zeroth_order import AskTell, OneSided, SpsaGc
 from reprogram.fit.zeroth_order_cma import CmaEs
@@ -70,7 +71,7 @@ class Searcher:
         self._once = isinstance(feed, Cached)
         self._lead, self._moved, self._rest = _parts(program.input)
         talks = any(isinstance(e, Conversing) for e in program.input)
-        self._stacks = isinstance(feed, Live) and not talks and not any(map(_learns, self._rest))
+        self._stacks = isinstance(feed, Live) and not talks and not any(map(learns, self._rest))
         start = torch.cat([p.detach().flatten() for p in self._parameters])
         self.optimizer = make_ask_tell(start, recipe, mix(seed, "search"))
         self._chunk = recipe.search.chunk or scoring_batch(program.source.device)
@@ -111,7 +112,7 @@ class Searcher:
                 if observe is not None:
                     said = list(said)
                     mean = _mean(said, self.optimizer.weights)
-                    observe(mean, _target(mean, split, index, device))
+                    observe(mean, target_of(mean, split, index, device))
                 found, stepped = self._judged(said, split, index, trials)
             finally:
                 self.put(self.optimizer.values)
@@ -123,8 +124,8 @@ class Searcher:
     @torch.no_grad()
     def put(self, values: Tensor) -> None:
         """Values [d] into the program's learned numbers."""
-        parts = values.split([p.numel() for p in self._parameters])
-        for parameter, part in zip(self._parameters, parts, strict=True):
+        pieces = values.split([p.numel() for p in self._parameters])
+        for parameter, part in zip(self._parameters, pieces, strict=True):
             parameter.copy_(part.view_as(parameter))
 
     def _judged(
@@ -135,14 +136,15 @@ class Searcher:
         for trial, one, weight in zip(trials, said, self.optimizer.weights.tolist(), strict=True):
             self.put(trial)
             scores = output(one)
-            scores, target = by_pixel(scores, _target(one, split, index, scores.device))
-            loss = output.loss(one, scores, target) if isinstance(output, Judging) else \
-                self._loss(scores.double(), target)  # fmt: skip
-            found.append(loss.double().cpu())
+            scores, target = by_pixel(scores, target_of(one, split, index, scores.device))
+            found.append(loss_of(output, one, scores, target, self._usual).double().cpu())
             mean = mean.to(scores.device) + weight * scores
         losses = torch.stack(found)
         right = int((mean.argmax(1) == target).sum())
         return losses, Stepped(loss=float(self.optimizer.weights.double() @ losses), right=right, seen=len(target))
+
+    def _usual(self, scores: Tensor, target: Tensor) -> Tensor:
+        return self._loss(scores.double(), target)
 
     def _said(self, split: Split, index: Tensor, trials: Tensor, seed: int) -> Iterator[SourceOutput]:
         """What the source says under each trial, in order."""
@@ -158,7 +160,7 @@ class Searcher:
                 torch.manual_seed(seed)
                 yield self._feed.outputs(split, index, augment)
             return
-        x = _augmented(x, augment).to(device)
+        x = augmented(x, augment).to(device)
         assert isinstance(x, Tensor)
         plain = program.plain(x) if program.output.reading.plain else None
         x = x.float().div_(255) if x.dtype is torch.uint8 else x
@@ -171,10 +173,10 @@ class Searcher:
         together = max(1, self._chunk // len(index))
         for several in trials.split(together):
             stacked = torch.cat([self._edited(x, trial, seed) for trial in several])
-            said = _joined([self._ask(part) for part in stacked.split(self._chunk)])
+            said = joined([self._ask(part) for part in stacked.split(self._chunk)])
             for buffer, value in zip(kept, before, strict=True):
                 buffer.copy_(value)
-            yield from (replace(part, plain=plain) for part in _divided(said, len(index)))
+            yield from (replace(part, plain=plain) for part in divided(said, len(index)))
 
     def _edited(self, x: Tensor, trial: Tensor, seed: int) -> Tensor:
         self.put(trial)
@@ -192,7 +194,7 @@ def check_gradients(program: Program, *, searches: bool) -> None:
     Raises:
         CapabilityError: that is what the recipe asks for.
     """
-    if any(map(_learns, program.input)) and not searches and Capability.GRADIENTS not in program.source.capabilities:
+    if any(map(learns, program.input)) and not searches and Capability.GRADIENTS not in program.source.capabilities:
         remedy = 'Fit with recipe.optimizer="spsa_gc", "one_sided" or "cma_es".'
         raise CapabilityError(say("source", "must give gradients for this recipe", program.source.spec.ref, remedy))
 
@@ -208,45 +210,8 @@ def make_ask_tell(start: Tensor, recipe: Recipe, seed: int) -> AskTell:
 def _parts(input: Input) -> tuple[Input, Input, Input]:
     """The edits at "input" before the first that learns, the others there, and those at other sites."""
     here = input.at("input")
-    first = next((i for i, e in enumerate(here) if _learns(e)), len(here))
+    first = next((i for i, e in enumerate(here) if learns(e)), len(here))
     return Input(*here[:first]), Input(*here[first:]), Input(*(e for e in input if e.site != "input"))
-
-
-def _learns(edit: Edit) -> bool:
-    return any(p.requires_grad for p in edit.parameters())
-
-
-def _target(said: SourceOutput, split: Split, index: Tensor, device: torch.device) -> Tensor:
-    return split.labels[index].to(device) if said.targets is None else said.targets
-
-
-_ROWS = ("scores", "features", "local", "token_scores", "continuations", "choices")
-"""What an output has for each input, and can be a mean of."""
-
-
-def _rows(said: SourceOutput) -> dict[str, Tensor]:
-    rows = {name: value for name in _ROWS if (value := getattr(said, name)) is not None}
-    if said.texts is not None and said.texts.ndim == 3:
-        rows["texts"] = said.texts
-    return rows
-
-
-def _joined(several: list[SourceOutput]) -> SourceOutput:
-    """One output for inputs that were asked in pieces."""
-    whole = {name: torch.cat([_rows(one)[name] for one in several]) for name in _rows(several[0])}
-    at = {site: torch.cat([one.at[site] for one in several]) for site in several[0].at}
-    return replace(several[0], **whole, at=at)  # type: ignore[arg-type]  # the names are its own
-
-
-def _divided(said: SourceOutput, rows: int) -> list[SourceOutput]:
-    """The output of each trial."""
-    parts = {name: value.split(rows) for name, value in _rows(said).items()}
-    at = {site: value.split(rows) for site, value in said.at.items()}
-    count = len(next(iter(parts.values())))
-    return [
-        replace(said, **{n: v[i] for n, v in parts.items()}, at={s: v[i] for s, v in at.items()})  # type: ignore[arg-type]
-        for i in range(count)
-    ]
 
 
 def _mean(said: list[SourceOutput], weights: Tensor) -> SourceOutput:
@@ -254,6 +219,6 @@ def _mean(said: list[SourceOutput], weights: Tensor) -> SourceOutput:
     if bool(weights[0] == 1):
         return said[0]
     shares = weights.tolist()
-    rows = [_rows(one) for one in said]
-    mean = {n: torch.stack([w * r[n] for w, r in zip(shares, rows, strict=True)]).sum(0) for n in rows[0]}
-    return replace(said[0], **mean)  # type: ignore[arg-type]
+    tensors = [{n: t for n, t in parts(one).items() if t.is_floating_point()} for one in said]
+    mean = {n: torch.stack([w * t[n] for w, t in zip(shares, tensors, strict=True)]).sum(0) for n in tensors[0]}
+    return with_parts(said[0], mean)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from reprogram.core.errors import CapabilityError, DataError, say
-from reprogram.core.program import Edit, Input, Program
+from reprogram.core.program import Edit, Input, Program, learns
 from reprogram.core.source import Capability, Source, SourceOutput, local_module
 from reprogram.core.taxonomy import Location
 from reprogram.ntk.pull import Pulled, output_rows, pulled
@@ -81,7 +81,7 @@ def sweep(
         DataError: scores or gradients that are not finite.
     """
     check_source(program.source)
-    texts = [e.site for e in program.input if e.site.startswith("text.") and _learns(e)]
+    texts = [e.site for e in program.input if e.site.startswith("text.") and learns(e)]
     if texts and learned:
         remedy = "Kernels are of what is learned in the samples themselves."
         raise CapabilityError(say("program", "must not learn at the text side to have a kernel", texts, remedy))
@@ -97,7 +97,7 @@ def sweep(
 
 def _tile(program: Program, x: Tensor, recording: Recording | None, learned: bool) -> Tile:
     sites = program.source.sites
-    edits = [e if not (learned and _learns(e)) else _Tap(e, sites[e.site] is not Location.INPUT) for e in program.input]
+    edits = [e if not (learned and learns(e)) else _Tap(e, sites[e.site] is not Location.INPUT) for e in program.input]
     mine = [e for e in edits if isinstance(e, _Tap)]
     watch = recording.watch() if recording is not None else None
     with torch.enable_grad():
@@ -116,7 +116,7 @@ def _tile(program: Program, x: Tensor, recording: Recording | None, learned: boo
             cotangents = grads[used : used + len(edit.calls)]
             used += len(edit.calls)
             parts[f"input.edits.{number}"] = pulled(edit.edit, [v for v, _ in edit.calls], cotangents)
-    if learned and _learns(program.output):
+    if learned and learns(program.output):
         parts["output"] = output_rows(program.output, _detached(said))
     for name, part in parts.items():
         _check_finite(part.rows, f"gradients of {name}", program.source)
@@ -213,10 +213,6 @@ def exact_products() -> Generator[None]:
     finally:
         torch.set_float32_matmul_precision(before)
         torch.backends.cudnn.allow_tf32 = convolutions
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(p.requires_grad for p in module.parameters())
 
 
 def _detached(said: SourceOutput) -> SourceOutput:
