@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from reprogram.core.errors import ArtifactError, say
+from reprogram.core.program import Output
 
 
 @torch.no_grad()
@@ -35,6 +36,28 @@ def take_back(mine: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
         raise ArtifactError(say("statistics", f"must be {want}", came, remedy))
     for name, value in mine.items():
         value.copy_(saved[name])
+
+
+class Counted(Output):
+    """An output made from counts: what they are made into is saved with the program, they themselves are not."""
+
+    counts: Tensor
+
+    def forget(self) -> None:
+        """Set the counts to zero; what was made from them stays."""
+        self.counts.zero_()
+
+    def statistics(self) -> dict[str, Tensor]:
+        """A copy of the counts, int64: with the state, all that an exact resume needs."""
+        return {"counts": self.counts.clone()}
+
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Take back what `statistics` gave.
+
+        Raises:
+            ArtifactError: it is not from an output like this one.
+        """
+        take_back({"counts": self.counts}, statistics)
 
 
 def _plan(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

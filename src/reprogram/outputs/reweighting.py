@@ -7,7 +7,6 @@ one vector whenever the weights change, so that a picture is compared with c vec
 """
 
 import math
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -15,12 +14,11 @@ from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, ConfigError, DataError, say
-from reprogram.core.program import Output
 from reprogram.core.source import SourceOutput
 from reprogram.core.taxonomy import Alignment
 from reprogram.outputs._checks import not_finite
 from reprogram.outputs._scores import no_autocast, precise
-from reprogram.outputs._tally import over_ranks, take_back
+from reprogram.outputs._tally import Counted, over_ranks
 
 
 def reweighted(
@@ -61,7 +59,7 @@ def count_nearest(
 
 
 @final
-class ReweightedDescriptions(Output):
+class ReweightedDescriptions(Counted):
     """``y_t = sum_j w_tj * score(x with the frame of description j, description j)``, over class t's descriptions.
 
     Each description belongs to one frame (see `inputs.SeveralFrames`) and is compared with the pictures in that frame
@@ -86,7 +84,6 @@ class ReweightedDescriptions(Output):
 
     alignment = Alignment.STATISTICAL
     weights: Tensor
-    counts: Tensor
     bank: Tensor
     real: Tensor
     frame: Tensor
@@ -176,22 +173,6 @@ class ReweightedDescriptions(Output):
         """Make the weights anew from the counts of all ranks; classes that were not seen keep theirs."""
         self.weights.copy_(reweighted(over_ranks(self.counts), self.weights))
         self.join()
-
-    def forget(self) -> None:
-        """Set the counts to zero; the weights stay."""
-        self.counts.zero_()
-
-    def statistics(self) -> dict[str, Tensor]:
-        """A copy of the counts, int64 [T, m']."""
-        return {"counts": self.counts.clone()}
-
-    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Take back what `statistics` gave.
-
-        Raises:
-            ArtifactError: it is not from an output like this one.
-        """
-        take_back({"counts": self.counts}, statistics)
 
     def _seen(self, output: SourceOutput) -> Tensor:
         """The pictures' vectors [v, B, d]."""

@@ -12,7 +12,6 @@ must call, adds them up. DistributedDataParallel copies rank 0's buffers over th
 `broadcast_buffers=False`, and would so lose their counts.
 """
 
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -26,7 +25,7 @@ from reprogram.core.taxonomy import Alignment
 from reprogram.outputs import label_maps
 from reprogram.outputs._checks import check_above, check_at_least, check_one_to_one, check_sizes
 from reprogram.outputs._scores import no_autocast, source_scores
-from reprogram.outputs._tally import over_ranks, take_back
+from reprogram.outputs._tally import Counted, over_ranks
 
 UNSEEN = -1e4
 """Score of a class that a Bayesian map has never seen: below any mean of logits, and finite even in float16."""
@@ -73,7 +72,7 @@ class RandomMap(Output):
 
 
 @final
-class FrequencyMap(Output):
+class FrequencyMap(Counted):
     """``y_t = mean of z_s over the m source classes that are predicted most often for t`` (FLM, ILM, AutoVP).
 
     One source class serves one target only; see `label_maps.many_to_one_map`. Before the first `refresh` it is the map
@@ -98,7 +97,6 @@ class FrequencyMap(Output):
 
     alignment = Alignment.STATISTICAL
     index: Tensor
-    counts: Tensor
 
     def __init__(self, sources: int, targets: int, per_class: int = 1) -> None:
         super().__init__()
@@ -136,25 +134,9 @@ class FrequencyMap(Output):
         if bool(total.any()):
             self.index.copy_(label_maps.many_to_one_map(total, self.per_class))
 
-    def forget(self) -> None:
-        """Set the counts to zero; the map stays."""
-        self.counts.zero_()
-
-    def statistics(self) -> dict[str, Tensor]:
-        """A copy of the counts, int64 [S, T]: with the state, all that an exact resume needs."""
-        return {"counts": self.counts.clone()}
-
-    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Take back what `statistics` gave.
-
-        Raises:
-            ArtifactError: it is not from an output like this one.
-        """
-        take_back({"counts": self.counts}, statistics)
-
 
 @final
-class BayesianMap(Output):
+class BayesianMap(Counted):
     """``y = z W`` on raw logits, every source class speaking for every target as much as it should (BLM).
 
     W [S, T] is `label_maps.bayesian_map` of counts of predicted classes, and its columns sum to 1: a target's score is
@@ -180,7 +162,6 @@ class BayesianMap(Output):
 
     alignment = Alignment.STATISTICAL
     matrix: Tensor
-    counts: Tensor
 
     def __init__(self, sources: int, targets: int, smoothing: float = 1.0) -> None:
         super().__init__()
@@ -214,25 +195,9 @@ class BayesianMap(Output):
         if bool(total.any()):
             self.matrix.copy_(label_maps.bayesian_map(total, self.smoothing))
 
-    def forget(self) -> None:
-        """Set the counts to zero; the map stays."""
-        self.counts.zero_()
-
-    def statistics(self) -> dict[str, Tensor]:
-        """A copy of the counts, int64 [S, T]: with the state, all that an exact resume needs."""
-        return {"counts": self.counts.clone()}
-
-    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Take back what `statistics` gave.
-
-        Raises:
-            ArtifactError: it is not from an output like this one.
-        """
-        take_back({"counts": self.counts}, statistics)
-
 
 @final
-class BayesianMapPlus(Output):
+class BayesianMapPlus(Counted):
     """`BayesianMap` of soft counts: a sample counts for its k most probable source classes (BLM+).
 
     ``k = max(1, floor(top_ratio * T))``; the counts are `label_maps.top_counts`, whole numbers in steps of
@@ -258,7 +223,6 @@ class BayesianMapPlus(Output):
 
     alignment = Alignment.STATISTICAL
     matrix: Tensor
-    counts: Tensor
 
     def __init__(
         self, sources: int, targets: int, smoothing: float = 1.0, top_ratio: float = 0.15, temperature: float = 1.0
@@ -297,22 +261,6 @@ class BayesianMapPlus(Output):
         total = over_ranks(self.counts)
         if bool(total.any()):
             self.matrix.copy_(label_maps.bayesian_map(total * label_maps.SOFT_UNIT, self.smoothing))
-
-    def forget(self) -> None:
-        """Set the soft counts to zero; the map stays."""
-        self.counts.zero_()
-
-    def statistics(self) -> dict[str, Tensor]:
-        """A copy of the soft counts, int64 [S, T]: with the state, all that an exact resume needs."""
-        return {"counts": self.counts.clone()}
-
-    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Take back what `statistics` gave.
-
-        Raises:
-            ArtifactError: it is not from an output like this one.
-        """
-        take_back({"counts": self.counts}, statistics)
 
 
 def _register_matrix(module: nn.Module, sources: int, targets: int, smoothing: float) -> None:
