@@ -755,7 +755,7 @@ def test_a_used_up_account_is_not_tried_again(serve):
     usual = server.reply
 
     def broke(route, body):
-        from reprogram.testing.fake_server import RefusedError
+        from reprogram.testing.json_server import RefusedError
 
         if "sky" in json.dumps(body):
             raise RefusedError(429, "insufficient_quota")

@@ -7,16 +7,13 @@ is a `FakeModel`, whose probabilities are known, so that what comes out of a sou
 import base64
 import json
 import math
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, cast, final
 
 from reprogram.testing.fake_model import END, FakeModel, allowed
+from reprogram.testing.json_server import Body, JsonHandler, JsonServer, RefusedError
 
-Body = dict[str, Any]
 _PICTURE_TOKENS = 64
 _KNOWN = {
     "model", "prompt", "messages", "max_tokens", "temperature", "top_p", "stop", "seed", "echo", "logprobs",
@@ -94,16 +91,8 @@ Trouble = Callable[[int, Body], str | None]
 the JSON), "empty" (no choices), "hold" (until the server stops), "slow 0.2" (seconds)."""
 
 
-class RefusedError(Exception):
-    """The request gets an error."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 @final
-class FakeServer:
+class FakeServer(JsonServer):
     """Serves a model while it is open.
 
     Args:
@@ -122,55 +111,23 @@ class FakeServer:
     def __init__(
         self, model: FakeModel | None = None, quirks: Quirks = Quirks(), trouble: Trouble | None = None
     ) -> None:
+        super().__init__(_Handler, key=quirks.key)
         self.model, self.quirks, self.trouble = model or FakeModel(), quirks, trouble
         self.calls: list[Call] = []
-        self.most_at_once = 0
-        self.closing = threading.Event()
-        self._lock = threading.Lock()
-        self._number = self._now = 0
-        self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.owner = self
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def url(self) -> str:
         """The address, up to "/v1"."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"{self.address}/v1"
 
     def __enter__(self) -> "FakeServer":
-        self._thread.start()
+        super().__enter__()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
 
     def answered(self) -> list[Body]:
         """The bodies of requests that got their answer. Waits a little for those that just came in."""
         self.settled(0.2)
         return [call.body for call in list(self.calls) if call.status == 200 and call.body]
-
-    def settled(self, seconds: float = 5.0) -> bool:
-        """Wait until every request that came in is in the log; False if that took too long."""
-        end = time.monotonic() + seconds
-        while self._now and time.monotonic() < end:
-            time.sleep(0.002)
-        return self._now == 0
-
-    def began(self) -> int:
-        """Count a request that comes in."""
-        with self._lock:
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
-            self._number += 1
-            return self._number - 1
-
-    def ended(self, call: Call) -> None:
-        """Log a request that is done with."""
-        with self._lock:
-            self._now -= 1
-            self.calls.append(call)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -316,32 +273,18 @@ class FakeServer:
         return "\u0120" + text[1:] if self.quirks.marks and text.startswith(" ") else text
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-    owner: FakeServer
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 30
-    disable_nagle_algorithm = True  # headers and body are two writes
-
+@final
+class _Handler(JsonHandler):
     @property
     def owner(self) -> FakeServer:
         """What it answers for."""
-        return cast("_Server", self.server).owner
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        return cast("FakeServer", super().owner)
 
     def do_GET(self) -> None:
         """The list of models."""
-        owner = self.owner
-        if owner.quirks.key and self.headers.get("authorization") != f"Bearer {owner.quirks.key}":
-            self._send(401, {"error": {"message": f"Wrong key: {self.headers.get('authorization')}"}})
-        else:
-            self._send(200, owner.listed()) if self.path == "/v1/models" else self._send(404, {"detail": "Not Found"})
+        if not self.locked():
+            here = self.path == "/v1/models"
+            self.send(200, self.owner.listed()) if here else self.send(404, {"detail": "Not Found"})
 
     def do_POST(self) -> None:
         """A request with a body."""
@@ -356,42 +299,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the other side has gone
         finally:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            owner.ended(Call(number, self.path, body, headers, status))
+            owner.calls.append(Call(number, self.path, body, headers, status))
+            owner.left()
 
     def _answer(self, owner: FakeServer, body: Body, trouble: str | None) -> int:
         """Send what is right, or the trouble; the status."""
-        word, _, rest = (trouble or "").partition(" ")
-        if word == "slow":
-            time.sleep(float(rest))
-        if word in ("drop", "hold"):
-            if word == "hold":
-                owner.closing.wait()
-            self.close_connection = True
-            return 0
-        if word.isdecimal():
-            name, _, value = rest.partition("=")
-            return self._send(int(word), {"error": {"message": "for now"}}, {name: value} if name else {})
-        if owner.quirks.key and self.headers.get("authorization") != f"Bearer {owner.quirks.key}":
-            return self._send(401, {"error": {"message": f"Wrong key: {self.headers.get('authorization')}"}})
+        failed = self.failed(trouble)
+        if failed is not None:
+            return failed
+        if self.locked():
+            return 401
         try:
             reply = owner.reply("chat" if self.path.endswith("/chat/completions") else "completions", body)
         except RefusedError as refused:
-            return self._send(refused.status, {"error": {"message": str(refused)}})
-        if word == "empty":
-            return min(0, self._send(200, {"choices": []}))
-        return self._send(200, reply, cut=word == "cut")
-
-    def _send(self, status: int, said: Body, headers: Mapping[str, str] | None = None, *, cut: bool = False) -> int:
-        data = json.dumps(said).encode()
-        data = data[: len(data) // 2] if cut else data
-        self.send_response(status)
-        for name, value in {
-            "content-type": "application/json",
-            "content-length": str(len(data)),
-            **(headers or {}),
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-        self.wfile.flush()
-        return -1 if cut else status
+            return self.send(refused.status, {"error": {"message": str(refused)}})
+        if trouble == "empty":
+            return min(0, self.send(200, {"choices": []}))
+        return self.send(200, reply, cut=trouble == "cut")

@@ -12,10 +12,8 @@ import json
 import math
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, cast, final
 
 import numpy as np
@@ -27,15 +25,13 @@ from reprogram.core.program import Input
 from reprogram.core.source import Source
 from reprogram.core.task import Sample
 from reprogram.media import as_unit, read_image, to_sample
-from reprogram.testing.fake_server import RefusedError
+from reprogram.testing.json_server import Body, JsonHandler, JsonServer, RefusedError
 
 MAX_BODY = 64 * 2**20
 """Bytes of a request at most."""
 
 MAX_BATCH = 64
 """Pictures in a request at most."""
-
-Body = dict[str, Any]
 
 Trouble = Callable[[int], str | None]
 """Of a request's number: None, or what goes wrong: "429", "429 retry-after=0.1", "500", "drop", "hold" (until the
@@ -71,7 +67,7 @@ class ImageQuirks:
 
 
 @final
-class ImageServer:
+class ImageServer(JsonServer):
     """Serves a source while it is open.
 
     Args:
@@ -84,7 +80,7 @@ class ImageServer:
 
     Attributes:
         pictures: how many were answered.
-        statuses: of the responses to POST, in order; 0 for those that were dropped.
+        statuses: of the responses to POST, in order; 0 for those that were dropped, -1 for those cut off.
 
     Raises:
         SourceError: the source is none of pictures, or the port is taken.
@@ -98,43 +94,26 @@ class ImageServer:
         self, source: Source, *, canvas: int | None = None, quirks: ImageQuirks = ImageQuirks(),
         trouble: Trouble | None = None, port: int = 0, host: str = "127.0.0.1",
     ) -> None:  # fmt: skip
-        side = source.spec.canvas(canvas)
+        side, self._print = source.spec.canvas(canvas), source.fingerprint()
+        try:
+            super().__init__(_Handler, host=host, port=port, key=quirks.key)
+        except OSError as problem:
+            raise SourceError(say("port", f"must be free at {host}", port, str(problem))) from None
         self.source, self.quirks, self.trouble = source, quirks, trouble
         self.shape = (3, side, side)
         self.resizable = source.spec.resizable and canvas is None
         self.pictures = 0
         self.statuses: list[int] = []
-        self.most_at_once = 0
-        self.closing = threading.Event()
-        self._lock, self._busy = threading.Lock(), threading.Lock()
-        self._number = self._now = 0
-        self._print = source.fingerprint()
-        try:
-            self._http = _Server((host, port), _Handler)
-        except OSError as problem:
-            raise SourceError(say("port", f"must be free at {host}", port, str(problem))) from None
-        self._http.owner = self
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._busy = threading.Lock()
 
     @property
     def url(self) -> str:
         """The address."""
-        host, port = self._http.server_address[:2]
-        return f"http://{host if isinstance(host, str) else host.decode()}:{port}"
+        return self.address
 
     def __enter__(self) -> "ImageServer":
-        self._thread.start()
+        super().__enter__()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
-
-    def wait(self) -> None:
-        """Until it is stopped."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
 
     def description(self) -> Body:
         """What it says of itself."""
@@ -146,29 +125,16 @@ class ImageServer:
             "batch": own.batch, "model": f"{spec.ref} {self._print}",
         }  # fmt: skip
 
-    def began(self) -> int:
-        """Count a request that comes in."""
-        with self._lock:
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
-            self._number += 1
-            return self._number - 1
-
-    def ended(self, status: int) -> None:
-        """Log a request that is done with."""
-        with self._lock:
-            self._now -= 1
-            self.statuses.append(status)
-
-    def reply(self, pictures: Sequence[Tensor], word: str, rest: str) -> Body:
+    def reply(self, pictures: Sequence[Tensor], trouble: str) -> Body:
         """The answers, but for the trouble."""
+        word, _, rest = trouble.partition(" ")
         if not pictures or len(pictures) > self.quirks.batch:
             raise RefusedError(422, f"1 to {self.quirks.batch} pictures to a request, not {len(pictures)}")
         if len({tuple(one.shape) for one in pictures}) > 1:
             raise RefusedError(422, "pictures of one request must have one shape")
         with torch.no_grad(), self._busy:
             scores = self.source(torch.stack(list(pictures)).to(self.source.device), Input()).logits.float().cpu()
-        with self._lock:
+        with self.lock:
             self.pictures += len(pictures)
         answers = self._answers(scores)
         if word == "fewer":
@@ -270,35 +236,23 @@ def form_files(content: bytes, kind: str) -> list[bytes]:
     raise ValueError(msg)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-    owner: ImageServer
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 30
-    disable_nagle_algorithm = True  # headers and body are two writes
-
+@final
+class _Handler(JsonHandler):
     @property
     def owner(self) -> ImageServer:
         """What it answers for."""
-        return cast("_Server", self.server).owner
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        return cast("ImageServer", super().owner)
 
     def do_GET(self) -> None:
         """What it is, and whether it is there."""
-        if self._locked():
-            self._send(401, {"error": {"message": "Wrong key"}})
-        elif self.path == "/health":
-            self._send(200, {"status": "ok"})
+        if self.locked():
+            return
+        if self.path == "/health":
+            self.send(200, {"status": "ok"})
         elif self.path == "/" and self.owner.quirks.described:
-            self._send(200, self.owner.description())
+            self.send(200, self.owner.description())
         else:
-            self._send(404, {"detail": "Not Found"})
+            self.send(404, {"detail": "Not Found"})
 
     def do_POST(self) -> None:
         """Pictures."""
@@ -309,60 +263,33 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True  # the other side has gone
         finally:
-            owner.ended(status)
+            owner.statuses.append(status)
+            owner.left()
 
     def _answer(self, owner: ImageServer, trouble: str) -> int:
         """Send what is right, or the trouble; the status."""
         content = self._content()
-        word, _, rest = trouble.partition(" ")
         if content is None:
             self.close_connection = True
-            return self._send(413, {"error": {"message": f"A body of 1 to {MAX_BODY} bytes, please"}})
-        if word == "slow":
-            time.sleep(float(rest))
-        if word in ("drop", "hold", "odd") or word.isdecimal():
-            return self._broken(owner, word, rest)
-        if self._locked():
-            return self._send(401, {"error": {"message": "Wrong key"}})
+            return self.send(413, {"error": {"message": f"A body of 1 to {MAX_BODY} bytes, please"}})
+        failed = self.failed(trouble)
+        if failed is not None:
+            return failed
+        if self.locked():
+            return 401
+        if trouble == "odd":
+            return self.send(200, {"weather": "fine"})
         try:
             pictures = owner.read(content, self.headers.get("content-type", ""))
-            return self._send(200, owner.reply(pictures, word, rest), cut=word == "cut")
+            return self.send(200, owner.reply(pictures, trouble), cut=trouble == "cut")
         except RefusedError as refused:
-            return self._send(refused.status, {"error": {"message": str(refused)}})
-
-    def _broken(self, owner: ImageServer, word: str, rest: str) -> int:
-        """No answer."""
-        if word == "odd":
-            return self._send(200, {"weather": "fine"})
-        if word.isdecimal():
-            name, _, value = rest.partition("=")
-            return self._send(int(word), {"error": {"message": "for now"}}, {name: value} if name else {})
-        if word == "hold":
-            owner.closing.wait()
-        self.close_connection = True
-        return 0
+            return self.send(refused.status, {"error": {"message": str(refused)}})
 
     def _content(self) -> bytes | None:
         length = self.headers.get("content-length", "")
         if not length.isdecimal() or not 0 < int(length) <= MAX_BODY:
             return None
         return self.rfile.read(int(length))
-
-    def _locked(self) -> bool:
-        key = self.owner.quirks.key
-        return key is not None and self.headers.get("authorization") != f"Bearer {key}"
-
-    def _send(self, status: int, said: Body, headers: Mapping[str, str] | None = None, *, cut: bool = False) -> int:
-        data = json.dumps(said).encode()
-        data = data[: len(data) // 2] if cut else data
-        self.send_response(status)
-        sizes = {"content-type": "application/json", "content-length": str(len(data))}
-        for name, value in (sizes | dict(headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-        self.wfile.flush()
-        return status
 
 
 def main(args: Sequence[str] | None = None) -> int:
