@@ -219,7 +219,7 @@ def test_a_prompt_run_once_is_the_prompt_in_every_row(kind):
     source = tiny_text_source(kind)
     tokens, results = padded(vocab(source), "left"), []
     for share in (True, False):
-        source._can_share = share
+        source.shares = share
         edit = soft(source)
         out = said(source, tokens, edit)
         out.square().mean().backward()

@@ -259,7 +259,8 @@ class _Told(Edit):
         return self._tokens if len(self._tokens) > 1 else self._tokens[0]
 
     def forward(self, value: Tensor) -> Tensor:
-        raise NotImplementedError
+        need = "must put learned tokens into its sequences by itself"
+        raise CapabilityError(say("text tower", need, "a tower that hands embeddings to edits"))
 
 
 def _told(edit: Edit, pictures: Tensor) -> Edit:

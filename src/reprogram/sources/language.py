@@ -15,7 +15,7 @@ import copy
 from collections.abc import Generator, Iterable, Mapping
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, final
 from weakref import WeakKeyDictionary
@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from reprogram.core.errors import CapabilityError, DataError, SourceError, say
 from reprogram.core.inserting import ByRow, Continued, Inserting, Prefixing, Weighted
 from reprogram.core.program import Input
-from reprogram.core.slot import Slot
 from reprogram.core.source import Capability, Reading, SourceOutput, SourceSpec
 from reprogram.core.task import Sample
 from reprogram.core.taxonomy import Location
@@ -39,13 +38,12 @@ from reprogram.sources._describe import (
     body_of,
     context_of,
     ends_of,
-    head_of,
     kind_of,
     parameters_of,
     position_offset,
     shape_of,
 )
-from reprogram.sources._frozen import EditSites, checkpoint_blocks, fingerprint, freeze, longest_list
+from reprogram.sources._frozen import checkpoint_blocks, fingerprint, freeze, longest_list
 from reprogram.sources._prompts import asked, rendered
 from reprogram.sources._quantised import keep_gradients
 from reprogram.sources._rows import as_texts, joined_rows, repeated
@@ -53,18 +51,8 @@ from reprogram.sources._scoring import BUDGET, check_positions, score
 from reprogram.sources._sequence import Sequence, fill, flush, insert, positions
 from reprogram.sources._shared import Starts
 from reprogram.sources._tokenising import Tokeniser
+from reprogram.sources._wiring import LanguageCall, Wiring
 from reprogram.sources._writing import write
-from reprogram.sources.transformers_attention import AttentionCall, install
-
-
-@dataclass(slots=True, eq=False)
-class _Call(AttentionCall):
-    """One forward pass: the edits of its hooks, what its layers find before the sequence, where to look afterwards."""
-
-    input: Input | None = None
-    places: Tensor | None = None
-    features: Tensor | None = None
-    inside: bool = False
 
 
 @final
@@ -87,7 +75,7 @@ class LanguageSource:
         self.pooling = pooling
         self._tokeniser = tokeniser
         self._block_paths = tuple(blocks)
-        self._wiring = _Wiring.of(model, kind, self._block_paths)
+        self._wiring = Wiring.of(model, kind, self._block_paths)
         self._slot, self._hooks, self._body = self._wiring.slot, self._wiring.hooks, self._wiring.body
         self.gathers = self._body is not model
         self.reads_left = any(getattr(m, "is_causal", False) for b in blocks for m in model.get_submodule(b).modules())
@@ -100,9 +88,8 @@ class LanguageSource:
         self.offset = position_offset(self._body)
         window: int | None = getattr(model.config, "sliding_window", None)
         placed = self.prefixes and "position_ids" in self._takes and (window is None or window >= (self.context or 0))
-        self._can_share = kind == "causal" and placed and not checkpoint
+        self.shares = kind == "causal" and placed and not checkpoint
         self._compiled: Any = None
-        self.shares = self._can_share
         self.takes_positions = "position_ids" in self._takes
         self.ends = ends_of(model, self.special.get("eos"))
         self.starts = Starts()
@@ -203,7 +190,7 @@ class LanguageSource:
     @contextmanager
     def editing(self, input: Input) -> Generator[None]:
         """Bind an input's hidden edits in this thread, for code that calls `source.module` itself."""
-        with self._slot.bind(_Call(prefix={}, input=input)):
+        with self._slot.bind(LanguageCall(prefix={}, input=input)):
             yield
 
     def prepare(self, inputs: object, sample: Sample | None) -> Texts:
@@ -331,7 +318,7 @@ class LanguageSource:
         Raises:
             CapabilityError: the model is not causal, or the input has edits that are not of these two kinds.
         """
-        fits = self._can_share and all(_by_source(e.site) for e in input)
+        fits = self.shares and all(_by_source(e.site) for e in input)
         if not fits or (input.at("embedding") and self._shared(input) is None):
             remedy = "Prompts inside or after the text, and edits at hidden sites, depend on the text."
             raise CapabilityError(say("program", "must put its learned tokens before all of a causal model's text",
@@ -357,7 +344,7 @@ class LanguageSource:
         if not ids:
             raise DataError(say("text", "must have at least one token", text))
         table = self.embedded(torch.tensor([ids], device=self.device))
-        return stacked(self._record(table, None, start), self.blocks)
+        return stacked(self.record_behind(table, None, start), self.blocks)
 
     def generate(self, x: Texts, input: Input, *, max_new_tokens: int = 32, **options: Any) -> tuple[str, ...]:
         """What the model writes after each prompt; the learned prompt is in the cache before the first token.
@@ -440,7 +427,7 @@ class LanguageSource:
         """[n, d], if all learned tokens stand before the text of a causal model and so can be run once for all rows."""
         edits = input.at("embedding")
         inserted = [e for e in edits if isinstance(e, Inserting) and e.where == "start"]
-        if not edits or len(inserted) < len(edits) or not self._can_share or any(not _by_source(e.site) for e in input):
+        if not edits or len(inserted) < len(edits) or not self.shares or any(not _by_source(e.site) for e in input):
             return None
         tables = [e.tokens() for e in inserted]
         return torch.cat(tables) if all(t.ndim == 2 for t in tables) else None
@@ -451,24 +438,20 @@ class LanguageSource:
         table = self._shared(input)
         if table is None:
             return prefix
-        made = self._record(table[None].to(self.embeddings.dtype), prefix)
+        made = self.record_behind(table[None].to(self.embeddings.dtype), prefix)
         return behind(prefix, made, len(table))
 
-    def _record(self, embeds: Tensor, prefix: Before | None, start: int = 0) -> dict[int, tuple[Tensor, Tensor]]:
-        """Run tokens alone and keep what every layer made of them."""
+    def record_behind(self, embeds: Tensor, prefix: Before | None, start: int = 0) -> dict[int, tuple[Tensor, Tensor]]:
+        """What every layer makes of one row of tokens [1, n, d], behind others or from position `start` on."""
         record: dict[int, tuple[Tensor, Tensor]] = {}
         layers = {} if prefix is None else prefix.layers
-        call = _Call(prefix=layers, record=record)
+        call = LanguageCall(prefix=layers, record=record)
         mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         model: Any = self.module
         body = model.get_encoder() if self.kind == "seq2seq" else self._body
         with self._slot.bind(call):
             body(**self._arguments(embeds, mask, start if prefix is None else prefix.shift))
         return record
-
-    def record_behind(self, embeds: Tensor, before: Before | None) -> dict[int, tuple[Tensor, Tensor]]:
-        """What every layer makes of one row of tokens [1, n, d] behind others."""
-        return self._record(embeds, before)
 
     def before_text(self, input: Input) -> Before | None:
         """What learned prompts and prefixes leave before the text.
@@ -491,7 +474,7 @@ class LanguageSource:
 
     def logits_at(self, arguments: dict[str, Any], before: Before | None, places: Tensor) -> Tensor:
         """Logits [M, vocabulary] at M places, numbered through the flattened batch."""
-        call = _Call(prefix={} if before is None else before.layers, input=None, places=places)
+        call = LanguageCall(prefix={} if before is None else before.layers, input=None, places=places)
         logits = self.run(call, arguments).logits
         return logits[0] if self.gathers else logits.flatten(0, 1)[places]
 
@@ -576,10 +559,10 @@ class LanguageSource:
         if tokens.kinds is not None and "token_type_ids" in self._takes:
             kinds = torch.zeros_like(sequence.mask, dtype=torch.int64)
             arguments["token_type_ids"] = kinds.scatter(1, sequence.own, tokens.kinds)
-        call = _Call(prefix={} if before is None else before.layers, input=input)
+        call = LanguageCall(prefix={} if before is None else before.layers, input=input)
         return answer(self, Question(tokens, sequence, arguments, call, reading, x))
 
-    def run(self, call: _Call, arguments: dict[str, Any]) -> Any:
+    def run(self, call: LanguageCall, arguments: dict[str, Any]) -> Any:
         """One pass of the whole model with `call` bound, through forward and backward."""
         call.inside = True
         model = self._compiled if self._compiled is not None else self.module
@@ -591,57 +574,10 @@ class LanguageSource:
         return result
 
     @contextmanager
-    def bound(self, call: _Call) -> Generator[None]:
+    def bound(self, call: LanguageCall) -> Generator[None]:
         """Bind a call for a part of the model that is run on its own."""
         with self._slot.bind(call):
             yield
-
-
-@final
-class _Wiring:
-    """The hooks of one model, set once, however many sources are made of it."""
-
-    def __init__(self, model: Any, kind: Kind, blocks: tuple[str, ...]) -> None:
-        self.kind, self.blocks = kind, blocks
-        self.slot = Slot[_Call]()
-        self.hooks = EditSites(model, blocks, self._bound)
-        self.body = body_of(model, kind)
-        if self.body is not model:
-            self.body.register_forward_hook(self._gather)
-        self.head = None if kind == "encoder" else head_of(model)
-        if self.head is not None:
-            self.head.register_forward_pre_hook(self._keep_features)
-        self.prefixes = install(model, blocks, self.slot)  # type: ignore[arg-type]  # a call is an AttentionCall
-
-    @classmethod
-    def of(cls, model: Any, kind: Kind, blocks: tuple[str, ...]) -> "_Wiring":
-        """That of a model; made the first time."""
-        found = model.__dict__.get("reprogram_wiring")
-        if found is None or (found.kind, found.blocks) != (kind, blocks):
-            found = model.__dict__["reprogram_wiring"] = cls(model, kind, blocks)
-        return found
-
-    def _bound(self) -> Input | None:
-        call = self.slot.current()
-        return None if call is None else call.input
-
-    def _gather(self, _: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-        """After the body, before the head: keep the places that are read."""
-        call = self.slot.current()
-        if call is None or not call.inside or call.places is None:
-            return result
-        hidden = result["last_hidden_state"]
-        if call.places.ndim == 1:  # places of all rows, one after another
-            kept = hidden.flatten(0, 1)[call.places][None]
-        else:
-            kept = hidden.gather(1, call.places[..., None].expand(-1, -1, hidden.shape[-1]))
-        result["last_hidden_state"] = kept
-        return result
-
-    def _keep_features(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        call = self.slot.current()
-        if call is not None and call.inside:
-            call.features = args[0]
 
 
 def language_source(
