@@ -24,7 +24,7 @@ from reprogram.core.source import Source
 from reprogram.fit import FitOptions
 
 QUIET = FitOptions(progress=False)
-TEXTS = HERE / "texts" / "cifar10.json"
+TEXTS, CAUSES = HERE / "texts" / "cifar10.json", HERE / "texts" / "cifar10_causes.json"
 WORDS = {"tokens": 4, "words": "a photo of a"}
 TEXT_SIDE = {"recipe.optimizer": "adam", "recipe.lr": 2e-3, "recipe.weight_decay": 0.0, "recipe.warmup_steps": 0,
              "recipe.schedule": "cosine", "recipe.epochs": 40, "recipe.batch_size": 100,
@@ -59,10 +59,14 @@ IMAGE_METHODS: dict[str, Cell] = {
     "frame of 4": ("vp_clip", {"width": 4, **PIXELS}),
     "frame of 16, rate 0.001": ("vp_clip", {"width": 16, **PIXELS, "recipe.lr": 1e-3}),
     "frame of 16, all 1,000 names": ("vp_clip", {"width": 16, **PIXELS, "source": "bundled/conse?top=1000"}),
+    "frame of 16, from zeros": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS}),
+    "frame of 16, from zeros, rate 0.001": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.lr": 1e-3}),
+    "frame of 4, from zeros, rate 0.001": ("vp_clip", {"width": 4, "start": "zeros", **PIXELS, "recipe.lr": 1e-3}),
     "frame around the picture, evp": ("evp_pixel", {"preset": "cpu"}),
     "frame and consistency, tvp": ("tvp", {"preset": "cpu"}),
     "attrvr": ("attrvr", {"descriptions": str(TEXTS), "count": 6, **PIXELS}),
     "dvp cls, 2 frames": ("dvp", {"form": "cls", "frames": 2, "descriptions": str(TEXTS), "count": 6, **PIXELS}),
+    "dvp cse, 3 frames": ("dvp", {"form": "cse", "frames": 3, "descriptions": str(CAUSES), "count": 4, **PIXELS}),
     "both towers, words and a frame": ("maple", {"vision": "frame", "layout": "{class}", **PIXELS, "recipe.lr": 2e-3}),
     "both towers, reprogrammer": ("reprogrammer", {"preset": "cpu"}),
 }

@@ -109,6 +109,13 @@ def test_vp_scores_are_cosines_to_the_class_texts(prompt: str) -> None:
     assert any(not torch.equal(again[0], one) for one in again) == (prompt == "random_patch")
 
 
+def test_a_frame_from_zeros_says_what_the_source_says_unedited() -> None:
+    source, x = tiny_dual_source(), tiny_task().test.fetch(torch.arange(4))
+    plain = built("no_edit", source, templates=("This is a photo of a {class}",)).eval()(x)
+    torch.testing.assert_close(built("vp_clip", source, width=4, start="zeros").eval()(x), plain)
+    assert not torch.allclose(built("vp_clip", source, width=4).eval()(x), plain)
+
+
 # -- sentences ---------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from reprogram.core.program import Edit, Program
 from reprogram.core.source import Capability, Source, image_text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import Additive, Patch, Place, frame_mask, in_proportion, with_classes
+from reprogram.inputs import Additive, Init, Patch, Place, frame_mask, in_proportion, with_classes
 from reprogram.outputs import ClassScores, texts_for
 
 
@@ -28,6 +28,8 @@ class Config:
         canvas: pixels of the source's input; None for what the source was trained on.
         prompt: a frame along the edge, a patch in the corner, or one at a new place for every batch.
         width: pixels of the frame, or side of the patch; None for 30 of 224 (69,840 numbers of a frame).
+        start: of a frame, "normal" (N(0, 1), as published) or "zeros", which begins at what the source says unedited;
+            a patch takes the place of what is under it, and always starts from noise.
         template: the class text, with `{class}` or `{a class}`.
         recipe: SGD at 40 with momentum 0.9, 1,000 warm-up steps, cosine per step, 1,000 epochs in batches of 256.
     """
@@ -35,6 +37,7 @@ class Config:
     canvas: int | None = None
     prompt: Literal["frame", "fixed_patch", "random_patch"] = "frame"
     width: int | None = None
+    start: Init = "normal"
     template: str = "This is a photo of a {class}"
     recipe: Recipe = Recipe(
         optimizer="sgd", lr=40.0, momentum=0.9, schedule="cosine", warmup_steps=1000, epochs=1000, batch_size=256
@@ -48,7 +51,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
     width = in_proportion(30, size) if config.width is None else config.width
     pattern: Edit
     if config.prompt == "frame":
-        pattern = Additive(frame_mask(size, width), channels=channels, init="normal", site="normalised")
+        pattern = Additive(frame_mask(size, width), channels=channels, init=config.start, site="normalised")
     else:
         where = "random" if config.prompt == "random_patch" else "top_left"
         pattern = Patch(size, width, where=where, channels=channels)
