@@ -12,7 +12,15 @@ from reprogram.core.program import Edit, Input, Program
 from reprogram.core.source import Capability, Reading
 from reprogram.fit import FitOptions, fit
 from reprogram.fit.feed import LookedOnce, feed_for
-from reprogram.inputs import CoupledSets, FreshSets, PromptTokens, ReplacedTokens, SoftPrompt, TextSets, TrailingSets
+from reprogram.inputs import (
+    CoupledTokens,
+    FreshSets,
+    PromptTokens,
+    ReplacedTokens,
+    SoftPrompt,
+    TextSets,
+    TrailingTokens,
+)
 from reprogram.outputs import sinkhorn
 from reprogram.sources.image_text import DualSource
 from reprogram.sources.transformers_clip import dual_source
@@ -77,7 +85,7 @@ def test_plot_is_each_context_by_itself_and_transport_between_them(kind: Any) ->
 
 def test_plot_pp_is_each_pair_of_sets_by_itself_and_transport_between_them() -> None:
     program = scattered(built("plot_pp", sets=3, pictures=3))
-    (texts,), (tokens,) = edits_of(program, TextSets), edits_of(program, TrailingSets)
+    (texts,), (tokens,) = edits_of(program, TextSets), edits_of(program, TrailingTokens)
     each = [
         alone(program, [SoftPrompt(p, site="text.embedding"), PromptTokens(v, site="image.embedding", after=17)])
         for p, v in zip(texts.values, tokens.values, strict=True)
@@ -88,7 +96,7 @@ def test_plot_pp_is_each_pair_of_sets_by_itself_and_transport_between_them() -> 
 
 def one_of_align(program: Program, k: int) -> list[Edit]:
     """Set k of ALIGN's deep prompts as edits of one set."""
-    texts, images = edits_of(program, TextSets, FreshSets), edits_of(program, CoupledSets)
+    texts, images = edits_of(program, TextSets, FreshSets), edits_of(program, CoupledTokens)
     first, *later = [e.values[k] for e in texts]
     shallow, *deep = [e.tokens()[k] for e in images]
     return [
@@ -101,7 +109,7 @@ def one_of_align(program: Program, k: int) -> list[Edit]:
 
 def test_align_is_each_coupled_deep_set_by_itself_and_transport_between_them() -> None:
     program = scattered(built("align", sets=3))
-    assert [e.site for e in edits_of(program, CoupledSets)] == ["image.embedding", "image.hidden.1", "image.hidden.2"]
+    assert [e.site for e in edits_of(program, CoupledTokens)] == ["image.embedding", "image.hidden.1", "image.hidden.2"]
     each = [alone(program, one_of_align(program, k)) for k in range(3)]
     with torch.no_grad():
         torch.testing.assert_close(program(pictures()), scored(each, program, "rows"), atol=2e-4, rtol=1e-4)
@@ -212,7 +220,7 @@ def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="rows for each of 2 sets"):
         FreshSets(torch.zeros(2, 1, 4), site="text.hidden.1")(torch.zeros(3, 5, 4))
     with pytest.raises(ConfigError, match="width 4"):
-        TrailingSets(torch.zeros(2, 1, 4))(torch.zeros(3, 5, 6))
+        TrailingTokens(torch.zeros(2, 1, 4))(torch.zeros(3, 5, 6))
     assert Capability.TOKEN_INSERTION in tiny_dual_source().capabilities
 
 

@@ -1,7 +1,7 @@
 """I: edits, one operator a file."""
 
 from reprogram.inputs.absorbed import JoiningTokens, LeavingTokens
-from reprogram.inputs.additive import Additive, around_mask, frame_mask, full_mask
+from reprogram.inputs.additive import Additive, Init, around_mask, frame_mask, full_mask
 from reprogram.inputs.blocks import Block, block_paths, look_at_blocks
 from reprogram.inputs.bounded_frame import BoundedFrame
 from reprogram.inputs.class_prompts import ClassPrompts
@@ -17,6 +17,7 @@ from reprogram.inputs.deep_prompts import (
     VisionPrompt,
     coupled_prompts,
     image_prompts,
+    image_width,
     pixel_frame,
     text_prompts,
 )
@@ -44,12 +45,8 @@ from reprogram.inputs.place import Place
 from reprogram.inputs.prefix import EncodedPrefix, Prefix
 from reprogram.inputs.prompt_mixture import PromptMixture
 from reprogram.inputs.prompt_sets import (
-    CoupledSets,
     FreshSets,
     TextSets,
-    TrailingSets,
-    coupled_sets,
-    image_tokens,
     set_starts,
     text_sets,
 )
@@ -92,7 +89,6 @@ __all__ = [
     "ConceptBoxes",
     "ConditionedContext",
     "Coordinator",
-    "CoupledSets",
     "CoupledTokens",
     "Decomposed",
     "Demonstrations",
@@ -111,6 +107,7 @@ __all__ = [
     "GroupedDemonstrations",
     "Handlers",
     "HighFrequency",
+    "Init",
     "Interleaved",
     "JoiningTokens",
     "LeastToMost",
@@ -149,7 +146,6 @@ __all__ = [
     "Template",
     "TextSets",
     "TokenDelta",
-    "TrailingSets",
     "TrailingTokens",
     "Turns",
     "TwoPasses",
@@ -170,7 +166,6 @@ __all__ = [
     "context_layout",
     "context_start",
     "coupled_prompts",
-    "coupled_sets",
     "default_layout",
     "demonstrated",
     "dpp",
@@ -182,7 +177,7 @@ __all__ = [
     "full_mask",
     "high_frequencies",
     "image_prompts",
-    "image_tokens",
+    "image_width",
     "in_proportion",
     "instruction",
     "look_at_blocks",

@@ -28,6 +28,43 @@ def inserted(
     return torch.cat([value[:, :at], added.to(value.dtype), value[:, at:]], dim=1)
 
 
+def behind(
+    value: Float[Tensor, " rows tokens d"], sets: Float[Tensor, " sets n width"], *, replaces: bool
+) -> Float[Tensor, " more longer d"]:
+    """Sequences with each of K sets of n tokens behind them, sequence 0 with all of them first.
+
+    Args:
+        value: sequences; where `replaces`, rows are in that order already, and end with n tokens that give way.
+        sets: the tokens.
+        replaces: see `value`.
+
+    Raises:
+        ConfigError: the width differs, or the sequences are too short or too few.
+    """
+    n = sets.shape[1]
+    check_sequences(value, sets.shape[2], n if replaces else 0)
+    kept = value[:, : value.shape[1] - n] if replaces else value.repeat_interleave(len(sets), 0)
+    return torch.cat([kept, by_row(kept, sets)], dim=1)
+
+
+def by_row(value: Float[Tensor, " rows tokens d"], sets: Float[Tensor, " sets n d"]) -> Float[Tensor, " rows n d"]:
+    """The tokens of each row's set: set ``r mod K`` in row r.
+
+    Raises:
+        ConfigError: the rows cannot be divided among the sets.
+    """
+    if len(value) % len(sets):
+        raise ConfigError(say("value", f"must have rows for each of {len(sets)} sets", len(value)))
+    return sets.to(value.dtype).repeat(len(value) // len(sets), 1, 1)
+
+
+def check_sequences(value: Tensor, width: int, least: int) -> None:
+    """Sequences of vectors so wide, with at least so many tokens."""
+    if value.ndim != 3 or value.shape[-1] != width or value.shape[1] < least:
+        need = f"must be sequences of width {width} and at least {least} tokens"
+        raise ConfigError(say("value", need, list(value.shape)))
+
+
 def check_where(where: str) -> None:
     """One of the four places."""
     if where not in ("start", "after_first", "end", "slots"):

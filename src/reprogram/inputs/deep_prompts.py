@@ -15,7 +15,7 @@ from reprogram.core.errors import CapabilityError, ConfigError, say
 from reprogram.core.program import Edit
 from reprogram.core.source import ImageTextSource, Source
 from reprogram.core.taxonomy import Operator
-from reprogram.inputs._insert import check_start
+from reprogram.inputs._insert import behind, check_start
 from reprogram.inputs.additive import Additive, frame_mask
 from reprogram.inputs.contexts import SITE, context_start
 from reprogram.inputs.prompt_tokens import ReplacedTokens
@@ -25,6 +25,19 @@ VisionPrompt = Literal["tokens", "frame", "none"]
 """What is learned at the image side: tokens behind the patches, a frame of pixels, or nothing."""
 
 IMAGE_SITE = "image.embedding"
+
+INSTEAD = "Use a source with a vision transformer, or the setting vision='frame' (or 'none')."
+
+
+@runtime_checkable
+class Prompting(Protocol):
+    """An edit at the text side with learned words.
+
+    Attributes:
+        values: [n, d], or [K, n, d] for K sets of them.
+    """
+
+    values: nn.Parameter
 
 
 @runtime_checkable
@@ -43,10 +56,13 @@ class _Tokenised(Protocol):
 class TrailingTokens(Edit):
     """``x -> [x, P]``, or ``[x, q] -> [x, P]``: n learned tokens behind a sequence, or in place of its last n.
 
+    With K sets of tokens every picture becomes K rows, one for each set: ``x -> [x, P_1], ..., [x, P_K]``.
+
     Args:
-        start: [n, d], what P is at first. Copied.
+        start: [n, d], or [K, n, d], what P is at first. Copied.
         site: where the sequences [batch, tokens, d] are.
-        replaces: the sequence ends with n tokens that came from an earlier layer's prompts; they give way.
+        replaces: the sequence ends with n tokens that came from an earlier layer's prompts, which give way, and rows
+            are sets of pictures already.
 
     Raises:
         ConfigError: a start of another shape or with numbers that are not finite.
@@ -55,19 +71,21 @@ class TrailingTokens(Edit):
     [[0.0, 1.0, 7.0]]
     >>> TrailingTokens(torch.full((1, 1), 7.0), replaces=True)(torch.tensor([[[0.0], [1.0]]])).squeeze(-1).tolist()
     [[0.0, 7.0]]
+    >>> TrailingTokens(torch.tensor([[[1.0]], [[2.0]]]))(torch.tensor([[[8.0]], [[9.0]]])).squeeze(-1).tolist()
+    [[8.0, 1.0], [8.0, 2.0], [9.0, 1.0], [9.0, 2.0]]
     """
 
     operators = frozenset({Operator.CONCATENATIVE})
 
-    def __init__(self, start: Float[Tensor, " n d"], *, site: str = IMAGE_SITE, replaces: bool = False) -> None:
+    def __init__(self, start: Float[Tensor, " *sets n d"], *, site: str = IMAGE_SITE, replaces: bool = False) -> None:
         super().__init__()
-        check_start(start, "n d")
+        check_start(start, "n d" if start.ndim == 2 else "sets n d")
         self.site, self.replaces = site, replaces
         self.values = nn.Parameter(start.detach().float().clone())
 
-    def forward(self, value: Float[Tensor, " batch tokens d"]) -> Float[Tensor, " batch more d"]:
+    def forward(self, value: Float[Tensor, " rows tokens d"]) -> Float[Tensor, " more longer d"]:
         """The sequences with P at their end."""
-        return _behind(value, self.values, self.replaces)
+        return behind(value, _sets(self.values), replaces=self.replaces)
 
     def extra_repr(self) -> str:
         """What `print(program)` shows."""
@@ -78,10 +96,11 @@ class TrailingTokens(Edit):
 class CoupledTokens(Edit):
     """``x -> [x, P W + b]``, or ``[x, q] -> [x, P W + b]``: the text side's prompt P, brought to the image side.
 
-    Only W and b are its own: P stays the text edit's, is stored there once, and learns from both sides.
+    Only W and b are its own, the same for all sets where there are several: P stays the text edit's, is stored there
+    once, and learns from both sides. Sets make rows as those of `TrailingTokens` do.
 
     Args:
-        prompt: the edit at the text side whose `values` [n, d] are P.
+        prompt: the edit at the text side whose `values` [n, d], or [K, n, d], are P.
         width: of the image tower's tokens.
         site: where the sequences [batch, tokens, width] are.
         replaces: as for `TrailingTokens`.
@@ -96,25 +115,23 @@ class CoupledTokens(Edit):
 
     operators = frozenset({Operator.CONCATENATIVE, Operator.PARAMETRIC})
 
-    def __init__(
-        self, prompt: SoftPrompt | ReplacedTokens, width: int, *, site: str = IMAGE_SITE, replaces: bool = False
-    ) -> None:
+    def __init__(self, prompt: Prompting, width: int, *, site: str = IMAGE_SITE, replaces: bool = False) -> None:
         super().__init__()
         if width < 1:
             raise ConfigError(say("width", "must be 1 or more", width))
         self.site, self.replaces = site, replaces
         self._prompt = (prompt,)  # in a tuple, so that it is not registered as a part
-        self.project = nn.Linear(prompt.values.shape[1], width)
+        self.project = nn.Linear(prompt.values.shape[-1], width)
 
-    def tokens(self) -> Float[Tensor, " n width"]:
+    def tokens(self) -> Float[Tensor, " *sets n width"]:
         """P W + b, in float32 also under autocast."""
         values = self._prompt[0].values
         with torch.autocast(values.device.type, enabled=False):
             return self.project(values)
 
-    def forward(self, value: Float[Tensor, " batch tokens width"]) -> Float[Tensor, " batch more width"]:
+    def forward(self, value: Float[Tensor, " rows tokens width"]) -> Float[Tensor, " more longer width"]:
         """The sequences with the coupled tokens at their end."""
-        return _behind(value, self.tokens(), self.replaces)
+        return behind(value, _sets(self.tokens()), replaces=self.replaces)
 
     def extra_repr(self) -> str:
         """What `print(program)` shows."""
@@ -136,10 +153,10 @@ def text_prompts(
         ConfigError: no token or layer is asked for.
     """
     first = SoftPrompt(context_start(source, tokens, words), site=SITE)
-    lead = _lead(source)
+    lead = lead_of(source)
     later = [
         ReplacedTokens(context_start(source, tokens), site=f"text.hidden.{i}", after=lead)
-        for i in range(1, _depth(depth, source.text.spec.depth))
+        for i in range(1, depth_within(depth, source.text.spec.depth))
     ]
     return [first, *later]
 
@@ -162,18 +179,23 @@ def image_prompts(source: Source, tokens: int, depth: int, std: float = 0.02) ->
         raise ConfigError(say("tokens", "must be 1 or more", tokens))
     return [
         TrailingTokens(torch.randn(tokens, width) * std, site=_image_site(i), replaces=i > 0)
-        for i in range(_depth(depth, source.spec.depth))
+        for i in range(depth_within(depth, source.spec.depth))
     ]
 
 
-def coupled_prompts(source: Source, prompts: Sequence[SoftPrompt | ReplacedTokens]) -> list[CoupledTokens]:
+def coupled_prompts(source: Source, prompts: Sequence[Prompting], remedy: str = INSTEAD) -> list[CoupledTokens]:
     """Edits of the image tower that follow those of the text tower, layer by layer, as deep as the image tower is.
+
+    Args:
+        source: an image-text source whose image tower reads tokens.
+        prompts: at the text side, from the first layer on.
+        remedy: as for `image_width`.
 
     Raises:
         CapabilityError: the image tower reads no tokens.
     """
-    width = image_width(source)
-    within = prompts[: _depth(len(prompts), source.spec.depth)]
+    width = image_width(source, remedy)
+    within = prompts[: depth_within(len(prompts), source.spec.depth)]
     return [CoupledTokens(p, width, site=_image_site(i), replaces=i > 0) for i, p in enumerate(within)]
 
 
@@ -191,20 +213,23 @@ def pixel_frame(source: Source, size: int, width: int) -> Additive:
     return Additive(frame_mask(size, width), channels=source.spec.input_shape[0], site="normalised")
 
 
-def image_width(source: Source) -> int:
+def image_width(source: Source, remedy: str = INSTEAD) -> int:
     """Width of the image tower's tokens.
+
+    Args:
+        source: an image-text source.
+        remedy: what to do if there are none.
 
     Raises:
         CapabilityError: it reads none: it is a convolutional network, for example.
     """
     width: int | None = getattr(source, "tokens_width", None)  # not part of the protocol: only these edits ask
     if IMAGE_SITE not in source.sites or width is None:
-        remedy = "Use a source with a vision transformer, or the setting vision='frame' (or 'none')."
         raise CapabilityError(say("source", f"must read image tokens, at `{IMAGE_SITE}`", source.spec.ref, remedy))
     return width
 
 
-def _lead(source: ImageTextSource) -> int:
+def lead_of(source: ImageTextSource) -> int:
     """Tokens at the front of every text that learned ones stand behind: the start token, if there is one."""
     text = source.text
     if isinstance(text, _Tokenised):
@@ -216,16 +241,17 @@ def _image_site(layer: int) -> str:
     return f"image.hidden.{layer}" if layer else IMAGE_SITE
 
 
-def _depth(wanted: int, there: int) -> int:
+def depth_within(wanted: int, there: int) -> int:
+    """Layers that get tokens of their own: as many as are wanted and there; one where that is not known.
+
+    Raises:
+        ConfigError: none is wanted.
+    """
     if wanted < 1:
         raise ConfigError(say("depth", "must be 1 or more layers", wanted))
     return min(wanted, there) if there else 1
 
 
-def _behind(value: Tensor, prompt: Tensor, replaces: bool) -> Tensor:
-    n = len(prompt)
-    if value.ndim != 3 or value.shape[-1] != prompt.shape[1] or (replaces and value.shape[1] < n):
-        need = f"must be sequences of width {prompt.shape[1]}" + (f" and at least {n} tokens" if replaces else "")
-        raise ConfigError(say("value", need, list(value.shape)))
-    kept = value[:, : value.shape[1] - n] if replaces else value
-    return torch.cat([kept, prompt.to(value.dtype).expand(len(value), -1, -1)], dim=1)
+def _sets(tokens: Tensor) -> Float[Tensor, " sets n d"]:
+    """[n, d] as a single set."""
+    return tokens if tokens.ndim == 3 else tokens[None]

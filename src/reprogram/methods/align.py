@@ -19,7 +19,7 @@ from reprogram.core.program import Program
 from reprogram.core.source import Capability, Source, image_text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import Place, coupled_sets, text_sets, with_classes
+from reprogram.inputs import Place, coupled_prompts, text_sets, with_classes
 from reprogram.outputs import AlignedScores, Transport, texts_for
 
 
@@ -74,7 +74,8 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         transport=plan, scaled=(model.scale, model.bias),
     )  # fmt: skip
     origin = Origin(method=METHOD.name, config=config, task=task)
-    edits = [Place(size, size), *prompts, *coupled_sets(source, prompts, METHOD.name)]
+    remedy = f"{METHOD.name} learns tokens among patches. Use a source with a vision transformer, or the method plot."
+    edits = [Place(size, size), *prompts, *coupled_prompts(source, prompts, remedy)]
     return Program(edits, source, output, origin=origin)
 
 

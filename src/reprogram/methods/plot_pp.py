@@ -18,7 +18,7 @@ from reprogram.core.program import Program
 from reprogram.core.source import Capability, Source, image_text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import Place, TextSets, TrailingSets, image_tokens, set_starts, with_classes
+from reprogram.inputs import Place, TextSets, TrailingTokens, image_width, set_starts, with_classes
 from reprogram.outputs import Transport, TransportScores, texts_for
 
 
@@ -64,13 +64,14 @@ class Config:
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
     """``I = resize, [P_k; class text], [patches; V_m] for all k and m``, ``O = transport of M pictures to N texts``."""
     model, task = image_text_source(source), with_classes(task, METHOD.name)
-    width = image_tokens(source, METHOD.name)
+    remedy = f"{METHOD.name} learns tokens among patches. Use a source with a vision transformer, or the method plot."
+    width = image_width(source, remedy)
     size = source.spec.canvas(config.canvas)
     plan = Transport(
         epsilon=config.epsilon, iterations=config.iterations, tolerance=config.tolerance, through=config.through
     )
     texts = TextSets(set_starts(model, config.sets, config.tokens, config.words[: config.sets]))
-    pictures = TrailingSets(torch.randn(config.pictures, config.picture_tokens, width) * 0.02)
+    pictures = TrailingTokens(torch.randn(config.pictures, config.picture_tokens, width) * 0.02)
     output = TransportScores(
         texts_for(model, task.classes, [config.layout]), config.sets, pictures=config.pictures,
         transport=plan, pooled=config.pooled, scaled=(model.scale, model.bias),
