@@ -35,6 +35,7 @@ CANVAS, BATCH = 64, 32
 QUIET = FitOptions(progress=False)
 SHARED = {"canvas": CANVAS, "epochs": 1000, "batch_size": BATCH, "refresh": "once"}
 MAPS = ("frequency", "many_to_one", "blm", "blm_plus")
+BAR = {**SHARED, "inner": 56, "lr": 0.5, "end_lr": 0.05, "recipe.search": {"radius": 1.0, "draws": 9}}
 RUNS: dict[str, tuple[str, dict[str, object]]] = {
     **{f"{name} map alone": ("no_edit", {"canvas": CANVAS, "mapping": name}) for name in MAPS},
     "vp_spsa": ("vp_spsa", {**SHARED, "width": 8, "mapping": "many_to_one", "lr": 0.005,
@@ -43,7 +44,8 @@ RUNS: dict[str, tuple[str, dict[str, object]]] = {
                            "recipe.search": {"radius": 0.1, "draws": 20}}),
     "blackvip": ("blackvip", {**SHARED, "mapping": "many_to_one", "start": "zero", "epsilon": 0.2, "lr": 0.003,
                               "recipe.search": {"radius": 0.03}}),
-    "bar": ("bar", {**SHARED, "inner": 56, "lr": 0.5, "end_lr": 0.05, "recipe.search": {"radius": 1.0, "draws": 9}}),
+    "bar": ("bar", BAR),
+    "bar, from zeros": ("bar", BAR | {"start": "zeros"}),
 }  # fmt: skip
 
 
@@ -98,7 +100,7 @@ def curve(name: str, budget: int, seed: int) -> dict[str, object]:
 def _as_long(name: str, budget: int, train: int) -> dict[str, object]:
     """BAR's rate falls over the epochs that the budget pays for."""
     trials = 10
-    return {"epochs": max(1, -(-(budget - train) // (trials * train)))} if name == "bar" else {}
+    return {"epochs": max(1, -(-(budget - train) // (trials * train)))} if name.startswith("bar") else {}
 
 
 def curves(budgets: Sequence[int], seeds: int, out: Path, only: Sequence[str]) -> list[dict[str, object]]:

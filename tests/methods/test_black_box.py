@@ -192,6 +192,8 @@ def test_bar_has_the_published_frame_and_judges_by_focal_loss():
     program = rp.build("bar", tiny_source(), tiny_task(size=14), canvas=16)
     place, border = program.input.edits
     assert (place.inner, border.squash) == (14, "sigmoid") and border.values.std() > 0.5
+    grey = rp.build("bar", tiny_source(), tiny_task(size=14), canvas=16, start="zeros").input.edits[1]
+    assert set(grey.pattern().unique().tolist()) == {0.0, 0.5}
     assert program.output.per_class == 4 and program.output.gamma == 2.0
     scores, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     q = scores.double().softmax(1)[torch.arange(5), y]

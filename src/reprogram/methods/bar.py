@@ -16,7 +16,7 @@ from reprogram.core.program import Program
 from reprogram.core.source import Source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import padded
+from reprogram.inputs import Init, padded
 from reprogram.outputs import ProbabilityMap
 
 
@@ -27,6 +27,7 @@ class Config:
     Attributes:
         canvas: pixels of the source's input; None for what the source was trained on.
         inner: pixels of the image inside the border; None for 194 of 224.
+        start: of the border, "normal" (N(0, 1), as published) or "zeros" (mid-grey: a sigmoid follows).
         per_class: source classes for a target; None for 6, or as many as there are for each.
         top: probabilities of an input that count when the map is made.
         gamma: of the focal loss; 4 in the paper, 2 in the port.
@@ -36,6 +37,7 @@ class Config:
 
     canvas: int | None = None
     inner: int | None = None
+    start: Init = "normal"
     per_class: int | None = None
     top: int = 30
     gamma: float = 2.0
@@ -50,7 +52,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
     """``I = pad, border``, ``O = means of the probabilities of several source classes``."""
     size, targets = source.spec.canvas(config.canvas), len(task.classes)
     inner = config.inner or max(1, min(size - 2, round(size * 194 / 224)))
-    edits = padded(source.spec, task, canvas=size, inner=inner, init="normal")
+    edits = padded(source.spec, task, canvas=size, inner=inner, init=config.start)
     many = config.per_class or max(1, min(6, source.spec.outputs // targets))
     output = ProbabilityMap(source.spec.outputs, targets, many, top=config.top, gamma=config.gamma, alpha=config.alpha)
     return Program(edits, source, output, origin=Origin(method=METHOD.name, config=config, task=task))
