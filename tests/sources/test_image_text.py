@@ -239,3 +239,17 @@ def test_conse_is_the_mean_of_the_likeliest_names() -> None:
         torch.testing.assert_close(found, plain)
     everything = ConseTower(torch.nn.Identity(), names, top=20).meant(scores)
     torch.testing.assert_close(everything, scores.softmax(-1) @ names)
+
+
+def test_conse_has_one_fingerprint_whatever_the_last_bits_of_the_names_vectors() -> None:
+    """They come out of the text tower, and no two kinds of processor add up alike."""
+    from reprogram.sources._frozen import fingerprint
+    from reprogram.sources._towers import ConseTower
+
+    names = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    here = ConseTower(torch.nn.Linear(2, 3), names, said=("cat", "dog", "ship"))
+    there = ConseTower(here.network, names * (1 + 1e-6), said=("cat", "dog", "ship"))
+    assert not torch.equal(here.names, there.names)
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(here) != fingerprint(ConseTower(here.network, names, said=("cat", "dog", "truck")))
+    assert fingerprint(here) != fingerprint(ConseTower(torch.nn.Linear(2, 3), names, said=("cat", "dog", "ship")))

@@ -13,11 +13,18 @@ from reprogram.core.errors import CapabilityError, say
 from reprogram.core.taxonomy import Location
 from reprogram.sources._quantised import all_tensors
 
+DERIVED = "reprogram_derived"
+"""Attribute of a module: names of its buffers that were computed from weights, and so differ in their last bits from
+one kind of processor to another. What they are computed from says what they are."""
+
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, 64 hex digits."""
+    """SHA-256 over the names, types, shapes and bytes of all parameters and buffers but `DERIVED`, 64 hex digits."""
     digest = hashlib.sha256()
+    derived = {f"{path}.{name}".lstrip(".") for path, m in module.named_modules() for name in getattr(m, DERIVED, ())}
     for name, t in sorted(all_tensors(module).items()):
+        if name in derived:
+            continue
         digest.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
         digest.update(t.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

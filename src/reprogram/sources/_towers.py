@@ -5,7 +5,8 @@ right and ends at the end token, so what stands behind that cannot matter. SigLI
 place, padding or not: it always gets all its places.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple, final
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reprogram.core.errors import DataError, say
+from reprogram.sources._frozen import DERIVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,18 +214,25 @@ class ConseTower(nn.Module):
 
     Args:
         network: pixels to class scores [B, S].
-        names: [S, d], vectors of the class names.
+        names: [S, d], vectors of the class names. They come out of other weights, so their last bits are not the same
+            on every machine, and are no part of a fingerprint.
         top: K, classes that count; S for all.
+        said: the names, which are a part of it.
 
     `e(x) = sum over the K likeliest k of p_k(x) names_k / sum of p_k(x)`, not yet of length 1.
     """
 
     names: Tensor
 
-    def __init__(self, network: nn.Module, names: Float[Tensor, "s d"], top: int = 10) -> None:
+    def __init__(
+        self, network: nn.Module, names: Float[Tensor, "s d"], top: int = 10, said: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("names", names)
+        digest = hashlib.sha256("\n".join(said).encode()).digest()
+        self.register_buffer("said", torch.tensor(list(digest), dtype=torch.uint8))
+        setattr(self, DERIVED, ("names",))
         self.top = top
         self.parts_from = "network._bn1"
 

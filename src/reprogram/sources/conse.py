@@ -15,6 +15,7 @@ from reprogram.core.errors import SourceError, missing_extra, say
 from reprogram.core.program import Input
 from reprogram.core.source import Reading, Source
 from reprogram.core.texts import Texts
+from reprogram.sources._rows import by_length
 from reprogram.sources._towers import ConseTower
 from reprogram.sources.bundled import efficientnet_lite0, imagenet_names, minilm_l6
 from reprogram.sources.image_text import DualSource
@@ -29,12 +30,6 @@ TOP = 10
 
 SIZE = 128
 """Pixels of its canvas unless asked otherwise: zero-shot on small pictures it is better there than at 224."""
-
-
-def _vectors(text: LanguageSource, names: tuple[str, ...]) -> torch.Tensor:
-    found = text(Texts({"text": names}), Input(), Reading(features=True)).features
-    assert found is not None
-    return found
 
 
 def load_conse(*, top: int = TOP, size: int = SIZE, scale: float = SCALE, device: str = "cpu") -> Source:
@@ -59,8 +54,8 @@ def load_conse(*, top: int = TOP, size: int = SIZE, scale: float = SCALE, device
     if names is None:
         raise missing_extra("timm", "bundled", "The names of ImageNet's classes")
     with torch.no_grad():
-        rows = [_vectors(text, names[i : i + 100]) for i in range(0, len(names), 100)]
-    tower = ConseTower(image.module, torch.cat(rows).cpu(), top)
+        vectors = by_length(names, lambda some: _vectors(text, some), 100).cpu()
+    tower = ConseTower(image.module, vectors, top, said=names)
     said = {"top": (top, TOP), "size": (size, SIZE), "scale": (scale, SCALE)}
     words = "&".join(f"{name}={value:g}" for name, (value, usual) in said.items() if value != usual)
     seen = wrap(
@@ -68,3 +63,9 @@ def load_conse(*, top: int = TOP, size: int = SIZE, scale: float = SCALE, device
         resizable=True, ref="bundled/conse",
     )  # fmt: skip
     return DualSource(seen.to(device), text, ref="bundled/conse" + (f"?{words}" if words else ""), scale=scale)
+
+
+def _vectors(text: LanguageSource, names: tuple[str, ...]) -> torch.Tensor:
+    found = text(Texts({"text": names}), Input(), Reading(features=True)).features
+    assert found is not None
+    return found

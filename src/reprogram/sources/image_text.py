@@ -27,6 +27,7 @@ from reprogram.core.taxonomy import Location
 from reprogram.core.texts import Batch, Texts
 from reprogram.media.images import Samples, as_samples
 from reprogram.sources._frozen import fingerprint
+from reprogram.sources._rows import by_length
 from reprogram.sources._towers import TextTower
 from reprogram.sources.language import LanguageSource
 from reprogram.sources.module import ModuleSource
@@ -193,8 +194,7 @@ class DualSource:
         key = tuple(texts)
         found = self._vectors.get(key)
         if found is None:
-            parts = [self._encoded(key[i : i + _CHUNK], Input()) for i in range(0, len(key), _CHUNK)]
-            found = self._vectors[key] = torch.cat(parts)
+            found = self._vectors[key] = by_length(key, lambda some: self._encoded(some, Input()), _CHUNK)
             if len(self._vectors) > _KEPT:
                 self._vectors.popitem(last=False)
         return found.clone() if torch.is_inference(found) and not torch.is_inference_mode_enabled() else found
