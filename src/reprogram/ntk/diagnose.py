@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reprogram.core.errors import ConfigError, DataError, say
-from reprogram.core.program import Observing, Program
+from reprogram.core.program import Observing, Program, evaluating
 from reprogram.core.source import local_module
 from reprogram.ntk import dynamics
 from reprogram.ntk.diagnosis import Curves, Diagnosis
@@ -25,7 +25,7 @@ from reprogram.ntk.large import TIME, sketch_kernel
 from reprogram.ntk.readings import of_sketch, readings
 from reprogram.ntk.signs import below_rounding, beyond_chance, duplicates, signs
 from reprogram.ntk.spectrum import Spectrum, spectrum
-from reprogram.ntk.sweep import CHUNK, check_source, frozen_in_time
+from reprogram.ntk.sweep import CHUNK, check_source
 
 NAMES = (
     "source_lambda_min", "source_lambda_max", "source_rank", "program_lambda_min", "program_lambda_max", "program_rank",
@@ -87,7 +87,7 @@ def diagnose(
     """
     options = options or DiagnoseOptions()
     _check_labels(x, y)
-    with _kept(program), frozen_in_time(program):
+    with _kept(program), evaluating(program):
         examination = _Examination(program, x, y, options)
         examination.check(targets)
         return examination.run(batches)

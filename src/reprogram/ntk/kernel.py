@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, ConfigError, DataError, say
-from reprogram.core.program import Input, Output, Program
+from reprogram.core.program import Input, Output, Program, evaluating
 from reprogram.core.source import Source
 from reprogram.core.taxonomy import Alignment
 from reprogram.ntk.memory import check_memory
 from reprogram.ntk.pull import Pulled
 from reprogram.ntk.recording import Recording, module_of, rest_gram, survey
 from reprogram.ntk.spectrum import Spectrum, gram, product_gram, rows_spectrum, spectrum
-from reprogram.ntk.sweep import CHUNK, Tile, check_source, exact_products, frozen_in_time, precision_of, sweep
+from reprogram.ntk.sweep import CHUNK, Tile, check_source, exact_products, precision_of, sweep
 from reprogram.outputs import Identity
 
 
@@ -253,7 +253,7 @@ class SourceRecording:
     def finish(self, program: Program, x: Tensor, targets: int) -> SourceKernel:
         """The kernel of the samples recorded."""
         own = dict(module_of(program.source).named_parameters())
-        with frozen_in_time(program), exact_products():
+        with evaluating(program), exact_products():
             total = self.taps.gram()
             if self.rest:
                 extra = rest_gram(program, x, self.rest)
@@ -269,7 +269,7 @@ class SourceRecording:
 def start_recording(program: Program, x: Tensor, samples: int | None = None) -> SourceRecording:
     """Look at the source with a few samples and get ready to record the first `samples` of a sweep."""
     check_source(program.source)
-    with frozen_in_time(program), exact_products():
+    with evaluating(program), exact_products():
         plan, rest = survey(program, x[:3].to(program.source.device))
     return SourceRecording(Recording(module_of(program.source), plan, samples), tuple(rest))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from reprogram.core.errors import CapabilityError, DataError, say
-from reprogram.core.program import Edit, Input, Program, learns
+from reprogram.core.program import Edit, Input, Program, evaluating, learns
 from reprogram.core.source import Capability, Source, SourceOutput, local_module
 from reprogram.core.taxonomy import Location
 from reprogram.ntk.pull import Pulled, output_rows, pulled
@@ -85,7 +85,7 @@ def sweep(
     if texts and learned:
         remedy = "Kernels are of what is learned in the samples themselves."
         raise CapabilityError(say("program", "must not learn at the text side to have a kernel", texts, remedy))
-    with frozen_in_time(program), exact_products():
+    with evaluating(program), exact_products():
         _check_apart(program, x[:3].to(program.source.device))
         start = 0
         while start < len(x):
@@ -188,17 +188,6 @@ def precision_of(program: Program) -> float:
     if module is not None:
         kinds += [p.dtype for p in module.parameters()]
     return max((torch.finfo(k).eps for k in kinds if k.is_floating_point), default=torch.finfo(torch.float32).eps)
-
-
-@contextmanager
-def frozen_in_time(program: Program) -> Generator[None]:
-    """The program in eval mode for a while."""
-    training = program.training
-    program.eval()
-    try:
-        yield
-    finally:
-        program.train(training)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, ConfigError, DataError, say
-from reprogram.core.program import Program
+from reprogram.core.program import Program, evaluating
 
 CHUNK = 64
 """Inputs to a forward pass."""
@@ -83,13 +83,11 @@ def zeroth_order_kernel(
     if not learned:
         raise CapabilityError(say("program", "must learn something for it to have a kernel", program.source.spec.ref))
     start = [p.detach().clone() for p in learned]
-    training = program.training
-    program.eval()
     try:
-        rows = [_difference(program, x, sigma, learned, start, seed + i * 1_000_003) for i in range(directions)]
+        with evaluating(program):
+            rows = [_difference(program, x, sigma, learned, start, seed + i * 1_000_003) for i in range(directions)]
     finally:
         _put(learned, start)
-        program.train(training)
     found = torch.stack(rows)
     if not bool(found.isfinite().all()):
         raise DataError(say("outputs", "must be finite", "NaN or infinity", "Try a smaller sigma."))

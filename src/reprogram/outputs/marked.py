@@ -6,6 +6,7 @@ what cannot be read says why.
 
 import math
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast, final
@@ -90,25 +91,14 @@ def nearest_colour(
     return (pixels[None] - palette[:, :, None, None]).square().sum(1).argmin(0)
 
 
-@final
-class MarkedClasses(Output):
-    """Mark k stands for class k: the last mark cited is the answer.
-
-    Args:
-        classes: T names.
-        writing: what is asked for.
-        labels: of the marks that stand for the classes; None for 1 to T.
-    """
+class _WrittenClass(Output):
+    """One of several classes, as most of the texts that were written for an input say it."""
 
     alignment = Alignment.RULE_BASED
 
-    def __init__(self, classes: Sequence[str], writing: Writing, labels: Sequence[str] | None = None) -> None:
+    def __init__(self, classes: Sequence[str], writing: Writing) -> None:
         super().__init__()
         self.classes, self.writing = _checked(classes), writing
-        self.labels = tuple(labels) if labels is not None else tuple(str(k + 1) for k in range(len(classes)))
-        if len(self.labels) != len(self.classes):
-            got = (len(self.labels), len(self.classes))
-            raise ConfigError(say("labels", "must be one for each class", got))
 
     @property
     def reading(self) -> Reading:
@@ -121,11 +111,37 @@ class MarkedClasses(Output):
 
     def answers(self, output: SourceOutput) -> tuple[Answer, ...]:
         """The class most texts say."""
-        return tuple(majority(texts, self._read) for texts in texts_of(output))
+        return tuple(majority(self._split(texts), self._read) for texts in texts_of(output))
 
     def canonical(self, target: str) -> str:
         """Class names are what they are."""
         return target
+
+    def _split(self, texts: Sequence[Written]) -> Sequence[Written]:
+        """The texts that have a vote each."""
+        return texts
+
+    @abstractmethod
+    def _read(self, text: str) -> Read:
+        """The class that a text says."""
+
+
+@final
+class MarkedClasses(_WrittenClass):
+    """Mark k stands for class k: the last mark cited is the answer.
+
+    Args:
+        classes: T names.
+        writing: what is asked for.
+        labels: of the marks that stand for the classes; None for 1 to T.
+    """
+
+    def __init__(self, classes: Sequence[str], writing: Writing, labels: Sequence[str] | None = None) -> None:
+        super().__init__(classes, writing)
+        self.labels = tuple(labels) if labels is not None else tuple(str(k + 1) for k in range(len(classes)))
+        if len(self.labels) != len(self.classes):
+            got = (len(self.labels), len(self.classes))
+            raise ConfigError(say("labels", "must be one for each class", got))
 
     def extra_repr(self) -> str:
         """What `print(program)` shows."""
@@ -141,7 +157,7 @@ class MarkedClasses(Output):
 
 
 @final
-class NamedAnswer(Output):
+class NamedAnswer(_WrittenClass):
     """The class that the text names, see `class_in`.
 
     Args:
@@ -152,31 +168,12 @@ class NamedAnswer(Output):
         lines: every line of a text is an answer of its own, and the most frequent one counts.
     """
 
-    alignment = Alignment.RULE_BASED
-
     def __init__(
         self, classes: Sequence[str], writing: Writing, *, labels: Sequence[str] | None = None, lines: bool = False
     ) -> None:
-        super().__init__()
-        self.classes, self.writing, self.lines = _checked(classes), writing, lines
+        super().__init__(classes, writing)
+        self.lines = lines
         self.labels = None if labels is None else tuple(labels)
-
-    @property
-    def reading(self) -> Reading:
-        """What is to be written."""
-        return Reading(writing=self.writing)
-
-    def forward(self, output: SourceOutput) -> Float[Tensor, " batch target"]:
-        """Logarithms of the classes' shares of the texts."""
-        return vote_scores(self.answers(output), self.classes)
-
-    def answers(self, output: SourceOutput) -> tuple[Answer, ...]:
-        """The class most texts name."""
-        return tuple(majority(self._split(texts), self._read) for texts in texts_of(output))
-
-    def canonical(self, target: str) -> str:
-        """Class names are what they are."""
-        return target
 
     def extra_repr(self) -> str:
         """What `print(program)` shows."""
@@ -196,7 +193,7 @@ class NamedAnswer(Output):
 
 
 @final
-class PointClasses(Output):
+class PointClasses(_WrittenClass):
     """The class of the cell in which the point lies: cells of a table, class by class from the top left, row by row.
 
     Args:
@@ -206,31 +203,12 @@ class PointClasses(Output):
         writing: what is asked for, where the input does not ask itself.
     """
 
-    alignment = Alignment.RULE_BASED
-
     def __init__(self, classes: Sequence[str], rows: int, columns: int, writing: Writing = Writing()) -> None:  # noqa: B008 - frozen
-        super().__init__()
-        self.classes, self.rows, self.columns, self.writing = _checked(classes), rows, columns, writing
+        super().__init__(classes, writing)
+        self.rows, self.columns = rows, columns
         if rows < 1 or columns < 1 or rows * columns != len(self.classes):
             need = f"must be a table of {len(self.classes)} cells, one for each class"
             raise ConfigError(say("rows, columns", need, (rows, columns)))
-
-    @property
-    def reading(self) -> Reading:
-        """What is to be written."""
-        return Reading(writing=self.writing)
-
-    def forward(self, output: SourceOutput) -> Float[Tensor, " batch target"]:
-        """Logarithms of the classes' shares of the texts."""
-        return vote_scores(self.answers(output), self.classes)
-
-    def answers(self, output: SourceOutput) -> tuple[Answer, ...]:
-        """The class of the cell that most texts point at."""
-        return tuple(majority(texts, self._read) for texts in texts_of(output))
-
-    def canonical(self, target: str) -> str:
-        """Class names are what they are."""
-        return target
 
     def extra_repr(self) -> str:
         """What `print(program)` shows."""

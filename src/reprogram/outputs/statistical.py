@@ -135,8 +135,49 @@ class FrequencyMap(Counted):
             self.index.copy_(label_maps.many_to_one_map(total, self.per_class))
 
 
+class _Weighed(Counted):
+    """``y = z W``, W [S, T] by `label_maps.bayesian_map` from counts."""
+
+    alignment = Alignment.STATISTICAL
+    matrix: Tensor
+
+    def __init__(self, sources: int, targets: int, smoothing: float) -> None:
+        super().__init__()
+        check_sizes(sources, targets)
+        check_at_least("smoothing", smoothing, 0.0)
+        self.sources, self.targets, self.smoothing = sources, targets, smoothing
+        self.register_buffer("matrix", torch.zeros(sources, targets))
+        self.register_buffer("counts", torch.zeros(sources, targets, dtype=torch.int64), persistent=False)
+
+    def forward(self, output: SourceOutput) -> Float[Tensor, " batch target"]:
+        """Weighted means of source scores."""
+        scores = source_scores(output, self.sources)
+        with no_autocast(scores):
+            return torch.addmm(self.offset().to(scores.dtype), scores, self.matrix.to(scores.dtype))
+
+    def fold(self) -> Float[Tensor, " source target"]:
+        """W, [S, T]."""
+        return self.matrix.clone()
+
+    def offset(self) -> Float[Tensor, " target"]:
+        """[T], what is to be added to ``scores @ fold()``: `UNSEEN` for classes without weights, else 0."""
+        seen = self.matrix.any(0)
+        return torch.where(seen | ~seen.any(), 0.0, UNSEEN).to(self.matrix.dtype)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Make W anew, from the counts of all ranks. Where nothing was counted at all, it stays as it is."""
+        total = over_ranks(self.counts)
+        if bool(total.any()):
+            self.matrix.copy_(label_maps.bayesian_map(self._samples(total), self.smoothing))
+
+    def _samples(self, counts: Tensor) -> Tensor:
+        """Counts as numbers of samples."""
+        return counts
+
+
 @final
-class BayesianMap(Counted):
+class BayesianMap(_Weighed):
     """``y = z W`` on raw logits, every source class speaking for every target as much as it should (BLM).
 
     W [S, T] is `label_maps.bayesian_map` of counts of predicted classes, and its columns sum to 1: a target's score is
@@ -160,25 +201,8 @@ class BayesianMap(Counted):
     [[9.0, 0.0], [0.0, 5.0]]
     """
 
-    alignment = Alignment.STATISTICAL
-    matrix: Tensor
-
     def __init__(self, sources: int, targets: int, smoothing: float = 1.0) -> None:
-        super().__init__()
-        self.sources, self.targets, self.smoothing = sources, targets, smoothing
-        _register_matrix(self, sources, targets, smoothing)
-
-    def forward(self, output: SourceOutput) -> Float[Tensor, " batch target"]:
-        """Weighted means of source scores."""
-        return _weigh(output, self.matrix)
-
-    def fold(self) -> Float[Tensor, " source target"]:
-        """W, [S, T]."""
-        return self.matrix.clone()
-
-    def offset(self) -> Float[Tensor, " target"]:
-        """[T], what is to be added to ``scores @ fold()``: `UNSEEN` for classes without weights, else 0."""
-        return _offset(self.matrix)
+        super().__init__(sources, targets, smoothing)
 
     def observe(self, output: SourceOutput, target: Integer[Tensor, " batch"]) -> None:
         """Count a batch: the source class with the highest score (the first of equals) against the label.
@@ -188,16 +212,9 @@ class BayesianMap(Counted):
         """
         _count(self.counts, output, target)
 
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Make W anew, from the counts of all ranks. Where nothing was counted at all, it stays as it is."""
-        total = over_ranks(self.counts)
-        if bool(total.any()):
-            self.matrix.copy_(label_maps.bayesian_map(total, self.smoothing))
-
 
 @final
-class BayesianMapPlus(Counted):
+class BayesianMapPlus(_Weighed):
     """`BayesianMap` of soft counts: a sample counts for its k most probable source classes (BLM+).
 
     ``k = max(1, floor(top_ratio * T))``; the counts are `label_maps.top_counts`, whole numbers in steps of
@@ -221,29 +238,12 @@ class BayesianMapPlus(Counted):
     [[9.0, 0.0], [0.0, 9.0]]
     """
 
-    alignment = Alignment.STATISTICAL
-    matrix: Tensor
-
     def __init__(
         self, sources: int, targets: int, smoothing: float = 1.0, top_ratio: float = 0.15, temperature: float = 1.0
     ) -> None:
-        super().__init__()
+        super().__init__(sources, targets, smoothing)
         check_above("temperature", temperature)
-        self.sources, self.targets, self.smoothing = sources, targets, smoothing
         self.top, self.temperature = label_maps.top_size(targets, top_ratio), temperature
-        _register_matrix(self, sources, targets, smoothing)
-
-    def forward(self, output: SourceOutput) -> Float[Tensor, " batch target"]:
-        """Weighted means of source scores."""
-        return _weigh(output, self.matrix)
-
-    def fold(self) -> Float[Tensor, " source target"]:
-        """W, [S, T]."""
-        return self.matrix.clone()
-
-    def offset(self) -> Float[Tensor, " target"]:
-        """[T], what is to be added to ``scores @ fold()``: `UNSEEN` for classes without weights, else 0."""
-        return _offset(self.matrix)
 
     @torch.no_grad()
     def observe(self, output: SourceOutput, target: Integer[Tensor, " batch"]) -> None:
@@ -255,19 +255,8 @@ class BayesianMapPlus(Counted):
         scores = source_scores(output, self.sources)
         label_maps.top_counts(scores, target, self.targets, self.top, self.temperature, out=self.counts)
 
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Make W anew, from the soft counts of all ranks. Where nothing was counted at all, it stays as it is."""
-        total = over_ranks(self.counts)
-        if bool(total.any()):
-            self.matrix.copy_(label_maps.bayesian_map(total * label_maps.SOFT_UNIT, self.smoothing))
-
-
-def _register_matrix(module: nn.Module, sources: int, targets: int, smoothing: float) -> None:
-    check_sizes(sources, targets)
-    check_at_least("smoothing", smoothing, 0.0)
-    module.register_buffer("matrix", torch.zeros(sources, targets))
-    module.register_buffer("counts", torch.zeros(sources, targets, dtype=torch.int64), persistent=False)
+    def _samples(self, counts: Tensor) -> Tensor:
+        return counts * label_maps.SOFT_UNIT
 
 
 @torch.no_grad()
@@ -275,17 +264,6 @@ def _count(counts: Tensor, output: SourceOutput, target: Tensor) -> None:
     sources, targets = counts.shape
     predicted = label_maps.predicted_classes(source_scores(output, sources))
     label_maps.count_pairs(predicted, target, sources, targets, out=counts)
-
-
-def _weigh(output: SourceOutput, matrix: Tensor) -> Tensor:
-    scores = source_scores(output, len(matrix))
-    with no_autocast(scores):
-        return torch.addmm(_offset(matrix).to(scores.dtype), scores, matrix.to(scores.dtype))
-
-
-def _offset(matrix: Tensor) -> Tensor:
-    seen = matrix.any(0)
-    return torch.where(seen | ~seen.any(), 0.0, UNSEEN).to(matrix.dtype)
 
 
 def _selection(index: Tensor, sources: int) -> Tensor:

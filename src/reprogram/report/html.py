@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from reprogram.core.program import Observing
+from reprogram.core.program import Observing, evaluating
 from reprogram.fit import FitResult, Metrics
 from reprogram.report import facts, figures, page, pictures
 from reprogram.report.controls import Control, placed
@@ -73,12 +73,8 @@ def write_report(
         MissingExtraError: plotly or jinja2 is not installed.
         ConfigError: the file cannot be written.
     """
-    training = result.program.training
-    result.program.eval()
-    try:
+    with evaluating(result.program):
         context, charts = _contents(result, task, controls, command)
-    finally:
-        result.program.train(training)
     context["title"] = title or f"{task.name} with {context['method']}"
     return page.write(path, "template.html.j2", context, charts)
 
