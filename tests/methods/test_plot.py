@@ -15,10 +15,10 @@ from reprogram.fit.feed import LookedOnce, feed_for
 from reprogram.inputs import (
     CoupledTokens,
     FreshSets,
+    PromptMixture,
     PromptTokens,
     ReplacedTokens,
     SoftPrompt,
-    TextSets,
     TrailingTokens,
 )
 from reprogram.outputs import sinkhorn
@@ -76,7 +76,7 @@ def scored(said: list[Any], program: Program, parts: str) -> Tensor:
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_plot_is_each_context_by_itself_and_transport_between_them(kind: Any) -> None:
     program = scattered(built("plot", tiny_dual_source(kind), sets=3))
-    (edit,) = edits_of(program, TextSets)
+    (edit,) = edits_of(program, PromptMixture)
     each = [alone(program, [SoftPrompt(p, site="text.embedding")], local=True) for p in edit.values]
     wanted = scored(each, program, "local") + program.source.bias  # type: ignore[attr-defined]
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_plot_is_each_context_by_itself_and_transport_between_them(kind: Any) ->
 
 def test_plot_pp_is_each_pair_of_sets_by_itself_and_transport_between_them() -> None:
     program = scattered(built("plot_pp", sets=3, pictures=3))
-    (texts,), (tokens,) = edits_of(program, TextSets), edits_of(program, TrailingTokens)
+    (texts,), (tokens,) = edits_of(program, PromptMixture), edits_of(program, TrailingTokens)
     each = [
         alone(program, [SoftPrompt(p, site="text.embedding"), PromptTokens(v, site="image.embedding", after=17)])
         for p, v in zip(texts.values, tokens.values, strict=True)
@@ -96,7 +96,7 @@ def test_plot_pp_is_each_pair_of_sets_by_itself_and_transport_between_them() -> 
 
 def one_of_align(program: Program, k: int) -> list[Edit]:
     """Set k of ALIGN's deep prompts as edits of one set."""
-    texts, images = edits_of(program, TextSets, FreshSets), edits_of(program, CoupledTokens)
+    texts, images = edits_of(program, PromptMixture, FreshSets), edits_of(program, CoupledTokens)
     first, *later = [e.values[k] for e in texts]
     shallow, *deep = [e.tokens()[k] for e in images]
     return [
@@ -205,7 +205,7 @@ def test_every_learned_number_of_align_gets_a_gradient() -> None:
         assert float(p.grad.abs().max()) > 0, name
     (own,) = [n for n, _ in program.named_parameters() if n == "input.edits.1.values"]
     assert own  # the prompts are the text edits' and not stored twice
-    assert sum("values" in n for n, _ in program.named_parameters()) == len(edits_of(program, TextSets, FreshSets))
+    assert sum("values" in n for n, _ in program.named_parameters()) == len(edits_of(program, PromptMixture, FreshSets))
 
 
 def test_settings_out_of_range_are_refused() -> None:
@@ -227,7 +227,7 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_sets_start_as_words_and_the_rest_at_random() -> None:
     source = tiny_dual_source()
     program = built("plot", source, sets=3, tokens=4, words=("abcd", "ab"))
-    (edit,) = edits_of(program, TextSets)
+    (edit,) = edits_of(program, PromptMixture)
     table = source.text.embeddings
     for k, word in enumerate(("abcd", "ab")):
         ids = source.text.encode(word)[:4]

@@ -46,7 +46,6 @@ from reprogram.inputs.prefix import EncodedPrefix, Prefix
 from reprogram.inputs.prompt_mixture import PromptMixture
 from reprogram.inputs.prompt_sets import (
     FreshSets,
-    TextSets,
     set_starts,
     text_sets,
 )
@@ -144,7 +143,6 @@ __all__ = [
     "Start",
     "Style",
     "Template",
-    "TextSets",
     "TokenDelta",
     "TrailingTokens",
     "Turns",

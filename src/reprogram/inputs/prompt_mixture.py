@@ -15,7 +15,8 @@ from reprogram.inputs._insert import check_start, check_where, inserted
 class PromptMixture(Edit):
     """``x -> [P_1; x], ..., [P_K; x]``: K times as many sequences, those of one input next to one another.
 
-    The output must bring the K answers of each input together: `outputs.MixtureOfAnswers`.
+    The output must bring the K answers of each input together: `outputs.MixtureOfAnswers`. At "text.embedding" it is
+    every class text that is read with K sets of words: `outputs.TransportScores`.
 
     Args:
         start: [K, n, d], what the prompts are at first. They must differ, or they stay the same for ever.

@@ -1,6 +1,6 @@
 """Several sets of learned tokens, each of which everything is read with (PLOT, Chen et al. 2023, arXiv 2210.01253).
 
-Where the first of these edits stands every row becomes K rows, one for each set, row 0 with all sets first; what comes
+At the first layer (`PromptMixture`) every row becomes K rows, one for each set, row 0 with all sets first; what comes
 before that place is computed once. Edits of later layers put fresh tokens of set ``r mod K`` into row r.
 """
 
@@ -12,59 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reprogram.core.errors import ConfigError, say
-from reprogram.core.inserting import Where
 from reprogram.core.program import Edit
 from reprogram.core.source import ImageTextSource
 from reprogram.core.taxonomy import Operator
-from reprogram.inputs._insert import by_row, check_sequences, check_start, check_where, inserted
+from reprogram.inputs._insert import by_row, check_sequences, check_start
 from reprogram.inputs.contexts import SITE, context_start
 from reprogram.inputs.deep_prompts import depth_within, lead_of
-
-
-@final
-class TextSets(Edit):
-    """``x_t -> [P_1; x_t], ..., [P_K; x_t]``: every class text with each of K sets of n learned words.
-
-    Args:
-        start: [K, n, d], what P is at first. Copied.
-        where: as for `SoftPrompt`.
-        site: where the text tower's embeddings are.
-
-    Raises:
-        ConfigError: a start of another shape or with numbers that are not finite, or an unknown place.
-
-    >>> edit = TextSets(torch.tensor([[[1.0]], [[2.0]]]))
-    >>> edit(torch.tensor([[[8.0]], [[9.0]]])).squeeze(-1).tolist()
-    [[1.0, 8.0], [2.0, 8.0], [1.0, 9.0], [2.0, 9.0]]
-    """
-
-    operators = frozenset({Operator.CONCATENATIVE})
-    where: Where
-
-    def __init__(self, start: Float[Tensor, " sets n d"], *, where: Where = "start", site: str = SITE) -> None:
-        super().__init__()
-        check_start(start, "sets n d")
-        check_where(where)
-        self.site, self.where = site, where
-        self.values = nn.Parameter(start.detach().float().clone())
-
-    @property
-    def length(self) -> int:
-        """The number n of tokens of a set."""
-        return self.values.shape[1]
-
-    def tokens(self) -> Float[Tensor, " sets n d"]:
-        """P."""
-        return self.values
-
-    def forward(self, value: Float[Tensor, " batch tokens d"]) -> Float[Tensor, " more longer d"]:
-        """Every sequence with each of the sets in it, sequence 0 with all of them first."""
-        sets = len(self.values)
-        return inserted(value.repeat_interleave(sets, 0), self.values.repeat(len(value), 1, 1), self.where)
-
-    def extra_repr(self) -> str:
-        """What `print(program)` shows."""
-        return f"values={tuple(self.values.shape)}, where={self.where!r}, site={self.site!r}"
+from reprogram.inputs.prompt_mixture import PromptMixture
 
 
 @final
@@ -129,7 +83,7 @@ def set_starts(
 
 def text_sets(
     source: ImageTextSource, sets: int, tokens: int, depth: int, words: Sequence[str] | None = None
-) -> list[TextSets | FreshSets]:
+) -> list[PromptMixture | FreshSets]:
     """Edits of the text tower: K sets of n tokens before the class name, and fresh ones at the layers after the first.
 
     Args:
@@ -144,4 +98,4 @@ def text_sets(
     """
     layers, lead = range(1, depth_within(depth, source.text.spec.depth)), lead_of(source)
     later = [FreshSets(set_starts(source, sets, tokens), site=f"text.hidden.{i}", after=lead) for i in layers]
-    return [TextSets(set_starts(source, sets, tokens, words)), *later]
+    return [PromptMixture(set_starts(source, sets, tokens, words), site=SITE), *later]

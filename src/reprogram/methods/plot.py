@@ -17,7 +17,8 @@ from reprogram.core.program import Program
 from reprogram.core.source import Capability, Source, image_text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import Place, TextSets, context_layout, set_starts, with_classes
+from reprogram.inputs import Place, PromptMixture, context_layout, set_starts, with_classes
+from reprogram.inputs.contexts import SITE
 from reprogram.outputs import Transport, TransportScores, texts_for
 
 
@@ -65,7 +66,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         epsilon=config.epsilon, iterations=config.iterations, tolerance=config.tolerance, through=config.through
     )
     layout, where = context_layout(config.tokens, config.position, config.layout)
-    edit = TextSets(set_starts(model, config.sets, config.tokens, config.words), where=where)
+    edit = PromptMixture(set_starts(model, config.sets, config.tokens, config.words), where=where, site=SITE)
     output = TransportScores(
         texts_for(model, task.classes, [layout]), config.sets, transport=plan, pooled=config.pooled,
         scaled=(model.scale, model.bias),

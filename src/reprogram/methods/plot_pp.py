@@ -18,7 +18,8 @@ from reprogram.core.program import Program
 from reprogram.core.source import Capability, Source, image_text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import Place, TextSets, TrailingTokens, image_width, set_starts, with_classes
+from reprogram.inputs import Place, PromptMixture, TrailingTokens, image_width, set_starts, with_classes
+from reprogram.inputs.contexts import SITE
 from reprogram.outputs import Transport, TransportScores, texts_for
 
 
@@ -70,7 +71,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
     plan = Transport(
         epsilon=config.epsilon, iterations=config.iterations, tolerance=config.tolerance, through=config.through
     )
-    texts = TextSets(set_starts(model, config.sets, config.tokens, config.words[: config.sets]))
+    texts = PromptMixture(set_starts(model, config.sets, config.tokens, config.words[: config.sets]), site=SITE)
     pictures = TrailingTokens(torch.randn(config.pictures, config.picture_tokens, width) * 0.02)
     output = TransportScores(
         texts_for(model, task.classes, [config.layout]), config.sets, pictures=config.pictures,
