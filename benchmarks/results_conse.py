@@ -60,6 +60,7 @@ IMAGE_METHODS: dict[str, Cell] = {
     "frame of 16, rate 0.001": ("vp_clip", {"width": 16, **PIXELS, "recipe.lr": 1e-3}),
     "frame of 16, all 1,000 names": ("vp_clip", {"width": 16, **PIXELS, "source": "bundled/conse?top=1000"}),
     "frame of 16, from zeros": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS}),
+    "frame of 16, from zeros, 12 epochs": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.epochs": 12}),
     "frame of 16, from zeros, rate 0.001": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.lr": 1e-3}),
     "frame of 16, from zeros, crops": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.augment": "crop"}),
     "frame of 4, from zeros, rate 0.001": ("vp_clip", {"width": 4, "start": "zeros", **PIXELS, "recipe.lr": 1e-3}),
@@ -95,7 +96,7 @@ def run(source: Source, name: str, cell: Cell, shots: int, seed: int) -> Row:
     task = task_of(shots, seed)
     more = {"recipe.epochs": epochs(shots)} if name in IMAGE_METHODS else {}
     start = time.perf_counter()
-    program = rp.build(method, source, task, seed=seed, **{**config, **more})
+    program = rp.build(method, source, task, seed=seed, **{**more, **config})
     done = rp.fit(program, task, seed=seed, options=QUIET)
     assert done.test is not None
     assert done.last_test is not None
