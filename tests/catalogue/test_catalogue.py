@@ -144,6 +144,20 @@ def test_a_task_of_another_kind_or_a_source_without_gradients():
         build("blm", QueryOnly(), task)
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("coop", "must offer class texts for coop.*bundled/conse"),
+        ("prompt_tuning", "must offer token insertion for prompt_tuning.*Transformers that run here"),
+        ("few_shot", "must offer generation for few_shot.*Language models that write"),
+        ("set_of_mark", "must offer generation and pictures in prompts for set_of_mark.*Models that read pictures"),
+    ],
+)
+def test_a_source_that_lacks_something_is_told_what_in_words_and_where_to_find_it(method, message):
+    with pytest.raises(CapabilityError, match=message):
+        build(method, tiny_source(), tiny_task())
+
+
 def test_an_own_method_needs_no_registration():
     card = dataclasses.replace(find("blm"), name="mine")
     assert rp.build(card, tiny_source(), tiny_task()).origin is not None

@@ -61,14 +61,26 @@ def build(
     return _build(card, source, spec, settings, seed)
 
 
+REMEDIES = {
+    Capability.CLASS_TEXTS: "Sources of pictures and texts do: bundled/conse, CLIP and SigLIP as hf/..., open_clip/...",
+    Capability.PICTURES: "Models that read pictures and text do: hf/..., or endpoint/... with ?pictures=true.",
+    Capability.GENERATION: "Language models that write do: bundled/smollm2-135m, hf/..., endpoint/...",
+    Capability.TOKEN_INSERTION: "Transformers that run here do: bundled/smollm2-135m, bundled/minilm-l6, hf/...",
+    Capability.HIDDEN_SITES: "Models that run here do: bundled/..., timm/..., hf/...",
+    Capability.GRADIENTS: 'Or fit without them: recipe.optimizer="spsa_gc", "one_sided" or "cma_es".',
+}
+"""Where to find what a source lacks, the rarest first."""
+
+
 def _check_source(card: Method, source: Source, recipe: object) -> None:
     """The source offers what the method needs; gradients only if the recipe takes them."""
     searches = isinstance(recipe, Recipe) and recipe.zeroth_order
     missing = sorted(card.needs - source.capabilities - ({Capability.GRADIENTS} if searches else set()))
     if missing:
-        remedy = ('Or fit without them: recipe.optimizer="spsa_gc", "one_sided" or "cma_es".'
-                  if missing == [Capability.GRADIENTS] else "")  # fmt: skip
-        raise CapabilityError(say("source", f"must offer {missing} for {card.name}", source.spec.ref, remedy))
+        remedy = next((REMEDIES[one] for one in REMEDIES if one in missing), "")
+        raise CapabilityError(
+            say("source", f"must offer {' and '.join(missing)} for {card.name}", source.spec.ref, remedy)
+        )
 
 
 @final

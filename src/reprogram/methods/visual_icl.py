@@ -101,7 +101,9 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         return Program([GridCanvas(examples, layout)], source, output, origin=origin)
     missing = {Capability.GENERATION, Capability.PICTURES} - source.capabilities
     if missing:
-        raise CapabilityError(say("source", f"must offer {sorted(missing)} for {METHOD.name}", source.spec.ref))
+        raise CapabilityError(
+            say("source", f"must offer {' and '.join(sorted(missing))} for {METHOD.name}", source.spec.ref)
+        )
     writing = Writing(tokens=config.tokens)
     questions = GridQuestions(examples, shots=config.shots, layouts=config.layouts, writing=writing)
     edits = [Showing("", cell_of(canvas)), questions]
