@@ -246,3 +246,11 @@ def test_an_empty_split_has_no_score():
     task = tiny_task()
     empty = task.test.subset(torch.empty(0, dtype=torch.int64))
     assert math.isnan(score(Copy(tiny_source(), 3, 16, 0), empty))
+
+
+def test_what_cannot_be_done_is_listed_by_its_reason():
+    lacks = "`source` must offer class texts for {}, got 'x'."
+    rows = [{"approach": n, "seed": None, "reason": lacks.format(n), "accuracy": None} for n in ("coop", "maple")]
+    rows.insert(1, {"approach": "zpe", "seed": None, "reason": "no", "accuracy": None})
+    unable = sheets(rows)[-1]
+    assert unable.rows == [("coop, maple", "`source` must offer class texts, got 'x'."), ("zpe", "no")]

@@ -74,9 +74,14 @@ def sheets(rows: Sequence[Row]) -> list[Sheet]:
              "share of all", "seconds", "memory, MB")  # fmt: skip
     note = "Medians over seeds. Effective: learned numbers that can reach the output."
     made = [Sheet(title="Every approach", heads=heads, rows=lines, note=note)]
-    unable = [(name, _reason(rows, name)) for name in values(rows, "approach") if name not in names]
+    unable: dict[str, list[str]] = {}
+    for name in values(rows, "approach"):
+        if name not in names:
+            unable.setdefault(_reason(rows, name).replace(f" for {name}", ""), []).append(name)
     if unable:
-        made.append(Sheet(title="Not applicable here", heads=("approach", "reason"), rows=unable))
+        several = sorted(unable.items(), key=lambda one: -len(one[1]))
+        shown = [(", ".join(held), why) for why, held in several]
+        made.append(Sheet(title="Not applicable here", heads=("approaches", "reason"), rows=shown))
     return made
 
 
