@@ -63,7 +63,7 @@ def build(
 
 REMEDIES = {
     Capability.CLASS_TEXTS: "Sources of pictures and texts do: bundled/conse, CLIP and SigLIP as hf/..., open_clip/...",
-    Capability.PICTURES: "Models that read pictures and text do: hf/..., or endpoint/... with ?pictures=true.",
+    Capability.PICTURES: "Models that read pictures and text do: hf/..., endpoint/... where the server takes both.",
     Capability.GENERATION: "Language models that write do: bundled/smollm2-135m, hf/..., endpoint/...",
     Capability.TOKEN_INSERTION: "Transformers that run here do: bundled/smollm2-135m, bundled/minilm-l6, hf/...",
     Capability.HIDDEN_SITES: "Models that run here do: bundled/..., timm/..., hf/...",
