@@ -120,19 +120,27 @@ def cells(arguments: argparse.Namespace) -> list[tuple[str, Cell, int, int]]:
 
 
 def show(rows: list[Row]) -> str:
-    """Mean and range over seeds, a row for each program and number of pictures."""
-    keys = list(dict.fromkeys((r["program"], r["shots"]) for r in rows))
+    """A row for each program, a column for each number of pictures: test (lowest to highest) / training, in %."""
+    held: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        held.setdefault((row["program"], row["shots"]), []).append(row)
+    shots = sorted({k for _, k in held})
     lines = list[dict[str, object]]()
-    for program, shots in keys:
-        mine = [r for r in rows if (r["program"], r["shots"]) == (program, shots)]
-        tests = [100 * r["test"] for r in mine]
-        lines.append({
-            "program": program, "pictures a class": shots if program not in ZERO_SHOT else "–",
-            "test %": f"{statistics.fmean(tests):.1f}", "range": f"{min(tests):.1f} to {max(tests):.1f}",
-            "train %": f"{100 * statistics.fmean(r['train'] for r in mine):.1f}", "seeds": len(mine),
-            "learned": mine[0]["parameters"], "seconds": f"{statistics.median(r['seconds'] for r in mine):.0f}",
-        })  # fmt: skip
+    for name in [*ZERO_SHOT, *TEXT_METHODS, *IMAGE_METHODS]:
+        mine = {k: held[name, k] for k in shots if (name, k) in held}
+        if mine:
+            learned = next(iter(mine.values()))[0]["parameters"]
+            seen = {f"{k} a class": cell(mine[k]) if k in mine else "–" for k in shots}
+            same = {f"{k} a class": "the same" for k in shots[1:]} if name in ZERO_SHOT else {}
+            lines.append({"program": name, "learned": f"{learned:,}", **seen, **same})
     return table(lines)
+
+
+def cell(rows: list[Row]) -> str:
+    """Mean, range and accuracy in training; a star for a single seed."""
+    tests, train = [100 * r["test"] for r in rows], statistics.fmean(100 * r["train"] for r in rows)
+    spread = f"({min(tests):.1f}–{max(tests):.1f})" if len(tests) > 1 else "*"
+    return f"{statistics.fmean(tests):.1f} {spread} / {train:.0f}"
 
 
 def main() -> None:
