@@ -19,10 +19,14 @@ from reprogram.core.source import SourceOutput
 from reprogram.fit import CmaEs, FitOptions, OneSided, SpsaGc, fit
 from reprogram.fit.engine import _Run
 from reprogram.fit.feed import Cached, feed_for
+from reprogram.fit.result import START
 from reprogram.fit.schedule import factor
 from reprogram.fit.zeroth_order_step import Searcher, make_ask_tell
 from reprogram.inputs import Additive, Place, SampleMask, full_mask
 from reprogram.outputs import FirstClasses, FrequencyMap, Linear
+from reprogram.report import evaluate_result
+from reprogram.report.facts import choices
+from reprogram.report.words import percent
 from reprogram.sources import BudgetError, query_only
 from reprogram.testing import tiny_source, tiny_task
 
@@ -249,7 +253,7 @@ def test_no_gradient_is_taken_and_queries_are_counted_to_the_input(optimizer):
     n, v = len(task.train), len(task.val)
     assert result.queries is not None
     assert result.queries.training == 2 * n * trials
-    assert result.queries.validation == 3 * v  # two epochs and the result
+    assert result.queries.validation == 4 * v  # the start, two epochs and the result
     tested = len(task.test) * (1 if torch.equal(result.test.scores, result.last_test.scores) and result.test is
                                result.last_test else 2)  # fmt: skip
     assert sum(source.asked) == result.queries.training + result.queries.validation + tested
@@ -357,6 +361,22 @@ def test_learning_works(optimizer):
     before = rp.evaluate(program, task.train).loss
     fit(program, task, options=replace(QUIET, recipe=recipe(optimizer, lr=lr, epochs=5, search=search)))
     assert rp.evaluate(program, task.train).loss < before
+
+
+def test_a_search_that_leads_nowhere_keeps_its_start(tmp_path):
+    task = tiny_task(per_class=40)
+    program = rp.build("vp_spsa", tiny_source(), task, width=8, mapping="frequency", lr=1e4, refresh="once", epochs=2)
+    start = {k: v.clone() for k, v in program.state_dict().items() if "output" not in k}
+    out = tmp_path / "p.safetensors"
+    result = fit(program, task, out=out, options=QUIET)
+    assert result.best_epoch == START == -1
+    assert all(row["val_accuracy"] < result.validation.accuracy and not row["best"] for row in result.history)
+    assert all(torch.equal(v, start[k]) for k, v in program.state_dict().items() if k in start)
+    assert result.card()["best_epoch"] == 0
+    chosen = choices(result, has_validation=True)[0]
+    assert (chosen.epoch, chosen.validation) == ("start", percent(result.validation.accuracy))
+    again = evaluate_result(rp.load(out, tiny_source()), task, out)
+    assert again.best_epoch == START and again.validation.accuracy == result.validation.accuracy
 
 
 # -- budgets ---------------------------------------------------------------------------------------------------------

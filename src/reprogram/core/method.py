@@ -98,7 +98,8 @@ class Recipe:
         end_lr: where "polynomial" ends.
         search: settings of the optimizers that take no gradients.
         queries: inputs that such a fit may send to the source for training, every trial of every input counted; None
-            for any number. The fit ends before the step that would need more.
+            for any number. The fit ends before the step that would need more. Validation, of the start and after each
+            epoch, comes on top; the start counts as a state, so a search never ends below it on validation.
     """
 
     optimizer: Literal["adam", "adamw", "sgd", "normalised", "spsa_gc", "one_sided", "cma_es"] = "adam"

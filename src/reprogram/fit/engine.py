@@ -29,7 +29,7 @@ from reprogram.fit.mapping import observe_split
 from reprogram.fit.metrics import Metrics, by_pixel, evaluate
 from reprogram.fit.optimizer import loss_of, losses, make_optimizer, set_rates, warn_if_still
 from reprogram.fit.options import FitOptions
-from reprogram.fit.result import FitResult, Queries
+from reprogram.fit.result import START, FitResult, Queries
 from reprogram.fit.said import target_of
 from reprogram.fit.schedule import factor
 from reprogram.fit.state import Checkpoint, Optimizer, Progress, identity, mix
@@ -143,6 +143,7 @@ class _Run:
         if state.step == 0:
             state.loss, state.right, state.seen = 0.0, 0, 0
             self._prepare_mapping()
+            self._score_start()
         order = shuffled(self.task.train, self.recipe.batch_size, mix(self.seed, state.epoch))
         self.program.train()
         while state.step < self.steps and self._affordable():
@@ -305,18 +306,30 @@ class _Run:
                 raise
             return None
 
-    def _select(self, accuracy: float | None, loss: float | None) -> bool:
+    def _score_start(self) -> None:
+        """A search can lead away from where it began, so that counts as a state, too, once it has its label map."""
+        mapped = self.observing is None or self.recipe.refresh != "stream"
+        if self.search is not None and self.progress.best is None and len(self.task.val) and mapped:
+            self.program.eval()
+            found = self._scores("val", self.task.val)
+            if "val_accuracy" in found:
+                self._select(found["val_accuracy"], found.get("val_loss"), epoch=START)
+
+    def _select(self, accuracy: float | None, loss: float | None, *, epoch: int | None = None) -> bool:
         """Keep the state if it is the best on validation so far; without validation data, the last one."""
         state, loss = self.progress, loss or 0.0
         better = state.improves(accuracy, loss, validated=len(self.task.val) > 0)
         state.waited = 0 if better else state.waited + 1
         if better:
-            state.best = [float(state.epoch), accuracy or 0.0, loss]
+            state.best = [float(state.epoch if epoch is None else epoch), accuracy or 0.0, loss]
             self.best = {k: v.detach().clone() for k, v in self.program.state_dict().items()}
         return better
 
     def _finish(self) -> FitResult:
         state = self.progress
+        if state.best is not None and int(state.best[0]) == START:
+            self._tell("note", text=f"No epoch was better on validation than the start ({state.best[1]:.1%}), "
+                                    "which is what is kept.")  # fmt: skip
         last = self._measured(self.task.test)
         best = last
         differs = (

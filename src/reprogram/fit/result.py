@@ -22,6 +22,10 @@ class Queries:
     validation: int
 
 
+START = -1
+"""`FitResult.best_epoch` where the state before the first step is the best. Cards, which count from 1, say 0."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitResult:
     """A fitted program and how it got there.
@@ -32,7 +36,7 @@ class FitResult:
         validation: metrics of that state; None without a validation split.
         test: the same on test; None without a test split.
         last_test: test metrics of the last epoch's state, for comparison only.
-        best_epoch: from 0.
+        best_epoch: from 0; `START` for a search whose start was better than every epoch.
         seconds: spent, over all resumptions, scoring included.
         seed: of the fit.
         out: the program file, if one was asked for.

@@ -11,6 +11,7 @@ from reprogram._version import __version__
 from reprogram.core.method import Recipe
 from reprogram.core.program import Program
 from reprogram.fit import FitResult
+from reprogram.fit.result import START
 from reprogram.report.words import percent, thing
 from reprogram.sources import ModuleSource
 from reprogram.tasks import Task
@@ -107,6 +108,8 @@ def choices(result: FitResult, has_validation: bool) -> list[Choice]:
     rows = {row["epoch"]: row for row in result.history}
     if len(rows) < 2:
         return []
+    if result.best_epoch == START and result.validation is not None:
+        rows[START] = {"val_accuracy": result.validation.accuracy}
     last = max(rows)
     why = "Selected: best on validation" if has_validation else "Selected: the last one, for want of validation data"
     made = [_choice(why, result.best_epoch, rows, result.test.accuracy if result.test else None, True)]
@@ -123,7 +126,7 @@ def _choice(label: str, epoch: int, rows: Mapping[int, Mapping[str, Any]], test:
     row = rows.get(epoch, {})
     test = row.get("test_accuracy") if test is None else test
     shown = [percent(v) if v is not None else "–" for v in (row.get("val_accuracy"), test)]
-    return Choice(label, str(epoch + 1), shown[0], shown[1], taken)
+    return Choice(label, "start" if epoch == START else str(epoch + 1), shown[0], shown[1], taken)
 
 
 def recipe(value: Recipe) -> list[Fact]:

@@ -82,7 +82,7 @@ def _read_card(path: Path, past: _Past) -> None:
     past.seed = card.seed if card.seed is not None else past.seed
     seconds, best = card.metrics.get("seconds"), card.metrics.get("best_epoch")
     past.seconds = _amount(seconds) if past.seconds is None else past.seconds
-    past.best_epoch = best - 1 if isinstance(best, int) and best >= 1 else None
+    past.best_epoch = best - 1 if isinstance(best, int) and best >= 0 else None
 
 
 def _read_events(path: Path, past: _Past) -> None:
