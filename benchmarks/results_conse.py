@@ -61,6 +61,7 @@ IMAGE_METHODS: dict[str, Cell] = {
     "frame of 16, all 1,000 names": ("vp_clip", {"width": 16, **PIXELS, "source": "bundled/conse?top=1000"}),
     "frame of 16, from zeros": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS}),
     "frame of 16, from zeros, 12 epochs": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.epochs": 12}),
+    "frame of 16, from zeros, rate 0.05": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.lr": 0.05}),
     "frame of 16, from zeros, rate 0.001": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.lr": 1e-3}),
     "frame of 16, from zeros, crops": ("vp_clip", {"width": 16, "start": "zeros", **PIXELS, "recipe.augment": "crop"}),
     "frame of 4, from zeros, rate 0.001": ("vp_clip", {"width": 4, "start": "zeros", **PIXELS, "recipe.lr": 1e-3}),
