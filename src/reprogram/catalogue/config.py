@@ -77,7 +77,7 @@ def _preset(method: Method, preset: str, source: SourceSpec | None) -> Mapping[s
 def _put(values: dict[str, Any], name: str, value: object, method: Method) -> None:
     """Set one value by its full or short name; a mapping for a group of settings sets what it names."""
     known = setting_names(method)
-    groups = {k[: k.index(".", start)] for k in known for start in range(len(k)) if k[start] == "."}
+    groups = {k[:i] for k in known for i, letter in enumerate(k) if letter == "."}
     full = name if name in known or name in groups or name in values else f"recipe.{name}"
     if full not in known and full not in groups and full not in values:
         short = [k.removeprefix("recipe.") for k in known]

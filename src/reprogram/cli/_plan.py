@@ -10,6 +10,7 @@ import torch
 
 from reprogram.cli.show import flat
 from reprogram.core.method import Recipe
+from reprogram.core.program import learns
 from reprogram.core.texts import Batch
 from reprogram.fit import FitOptions
 
@@ -43,7 +44,7 @@ def plan(
         "settings": flat(settings),
         "parameters": {"allocated": count.allocated, "effective": count.effective, "fitted": count.fitted},
         "device": str(device),
-        "steps": math.ceil(len(task.train) / recipe.batch_size) * recipe.epochs if _learns(program) else 0,
+        "steps": math.ceil(len(task.train) / recipe.batch_size) * recipe.epochs if learns(program) else 0,
         "seconds_a_step": round(step, 4),
         "estimated_seconds": round(seconds, 1),
         "estimated_memory_bytes": _memory(device),
@@ -91,16 +92,16 @@ def duration(seconds: float) -> str:
 def _time(program: "Program", task: "Task", recipe: Recipe, options: FitOptions) -> tuple[float, float]:
     """Seconds of one training step and of one forward pass of the same batch; the first, slow one does not count."""
     batch = task.train.fetch(torch.arange(min(recipe.batch_size, len(task.train))))
-    learns = _learns(program) and any(p.requires_grad for p in program.input.parameters())
+    backwards = learns(program.input)
     took = {True: 0.0, False: 0.0}
-    for backward in (True, False) if learns else (False,):
+    for backward in (True, False) if backwards else (False,):
         for _ in range(2):
             start = time.perf_counter()
             _step(program, batch, options, backward)
             took[backward] = time.perf_counter() - start
             if took[backward] > 5:
                 break
-    return took[learns], took[False]
+    return took[backwards], took[False]
 
 
 def _step(program: "Program", batch: Batch, options: FitOptions, backward: bool) -> None:
@@ -120,7 +121,7 @@ def _step(program: "Program", batch: Batch, options: FitOptions, backward: bool)
 def _estimate(program: "Program", task: "Task", recipe: Recipe, step: float, forward: float) -> float:
     """Steps, the validation pass of each epoch, and the test at the end."""
     batches = {name: math.ceil(len(split) / recipe.batch_size) for name, split in task.splits.items()}
-    if not any(p.requires_grad for p in program.input.parameters()):  # the source answers each picture once
+    if not learns(program.input):  # the source answers each picture once
         return forward * sum(batches.values())
     extra = forward if recipe.refresh == "exact" else 0.0
     once = forward * (batches["test"] + batches["val"])
@@ -133,7 +134,3 @@ def _memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _learns(program: "Program") -> bool:
-    return any(p.requires_grad for p in program.parameters())

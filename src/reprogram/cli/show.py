@@ -162,9 +162,11 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:
     >>> flat({"optimizer": "adam", "search": {"draws": 5}}), flat({"optimizer": "cma_es", "search": {"draws": 5}})
     ({'optimizer': 'adam'}, {'optimizer': 'cma_es', 'search.draws': '5'})
     """
+    from reprogram.core.method import ZEROTH_ORDER
+
     found: dict[str, object] = {}
     for name, value in settings.items():
-        if name == "search" and settings.get("optimizer") not in (None, "spsa_gc", "one_sided", "cma_es"):
+        if name == "search" and settings.get("optimizer") not in (None, *ZEROTH_ORDER):
             continue
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")

@@ -13,7 +13,7 @@ from typing import Any
 from reprogram.catalogue import build, find, methods, setting_names
 from reprogram.core.errors import FingerprintError, ReprogramError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Program
+from reprogram.core.program import Program, learns
 from reprogram.core.source import Source
 from reprogram.experiments.claims import Row
 from reprogram.experiments.efficiency_shown import charts, judge, remarks, sheets
@@ -182,7 +182,7 @@ def _program(known: Opened, name: str, seed: int) -> Mapping[str, Any]:
 def _recipe(program: Program, known: Opened) -> Recipe:
     """The method's own in the experiment's epochs; where nothing is learned on the input an epoch costs nothing."""
     own = program.origin.recipe if program.origin else Recipe()
-    if not any(p.requires_grad for p in program.input.parameters()):
+    if not learns(program.input):
         return own
     made = quick(own, known.epochs, len(known.task.train))
     return replace(made, batch_size=min(50, made.batch_size))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reprogram.core.errors import ConfigError, FingerprintError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Observing, Program
+from reprogram.core.program import Observing, Program, learns
 from reprogram.core.source import SourceOutput
 from reprogram.fit.batches import shuffled
 from reprogram.fit.compiled import compiled
@@ -89,7 +89,7 @@ class _Run:
         self.program, self.task, self.seed, self.options, self.place = program, task, seed, options, place
         self.recipe = options.recipe or (program.origin.recipe if program.origin else Recipe())
         self.observing = program.output if isinstance(program.output, Observing) else None
-        self.learns = any(p.requires_grad for p in program.parameters())
+        self.learns = learns(program)
         if not self.learns and self.observing is None and len(task.train) == 0:
             raise FitError(say("train", "must hold examples", len(task.train)))
         self.epochs = self.recipe.epochs if self.learns else min(1, self.recipe.epochs)

@@ -8,7 +8,7 @@ import torch
 
 from reprogram.core.errors import ConfigError, FitError, say
 from reprogram.core.method import Recipe
-from reprogram.core.program import Observing, Program
+from reprogram.core.program import Observing, Program, learns
 from reprogram.fit.batches import shuffled
 from reprogram.fit.feed import feed_for
 from reprogram.fit.metrics import by_pixel
@@ -60,7 +60,7 @@ def find_rate(
     """
     if not 0 < low < high or steps < 10:
         raise ConfigError(say("low, high, steps", "must be 0 < low < high and 10 steps or more", (low, high, steps)))
-    if not any(p.requires_grad for p in program.parameters()):
+    if not learns(program):
         raise ConfigError(say("program", "must have something to learn", "nothing"))
     recipe = replace(program.origin.recipe if program.origin else Recipe(), lr=low, groups=())
     before = {name: value.detach().clone() for name, value in program.state_dict().items()}

@@ -18,6 +18,7 @@ from reprogram.inputs.deep_prompts import (
     coupled_prompts,
     image_prompts,
     image_width,
+    or_plot,
     pixel_frame,
     text_prompts,
 )
@@ -185,6 +186,7 @@ __all__ = [
     "needed",
     "of_tasks",
     "open_task",
+    "or_plot",
     "padded",
     "patch_size",
     "pattern",

@@ -29,6 +29,11 @@ IMAGE_SITE = "image.embedding"
 INSTEAD = "Use a source with a vision transformer, or the setting vision='frame' (or 'none')."
 
 
+def or_plot(method: str) -> str:
+    """The remedy of a method that has a twin without tokens in the picture."""
+    return f"{method} learns tokens among patches. Use a source with a vision transformer, or the method plot."
+
+
 @runtime_checkable
 class Prompting(Protocol):
     """An edit at the text side with learned words.

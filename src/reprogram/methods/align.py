@@ -19,7 +19,7 @@ from reprogram.core.program import Program
 from reprogram.core.source import Capability, Source, image_text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import Place, coupled_prompts, text_sets, with_classes
+from reprogram.inputs import Place, coupled_prompts, or_plot, text_sets, with_classes
 from reprogram.outputs import AlignedScores, Transport, texts_for
 
 
@@ -74,8 +74,7 @@ def build(source: Source, task: TaskSpec, config: Config) -> Program:
         transport=plan, scaled=(model.scale, model.bias),
     )  # fmt: skip
     origin = Origin(method=METHOD.name, config=config, task=task)
-    remedy = f"{METHOD.name} learns tokens among patches. Use a source with a vision transformer, or the method plot."
-    edits = [Place(size, size), *prompts, *coupled_prompts(source, prompts, remedy)]
+    edits = [Place(size, size), *prompts, *coupled_prompts(source, prompts, or_plot(METHOD.name))]
     return Program(edits, source, output, origin=origin)
 
 

@@ -18,7 +18,7 @@ from reprogram.core.program import Program
 from reprogram.core.source import Capability, Source, image_text_source
 from reprogram.core.task import TaskSpec
 from reprogram.core.taxonomy import Alignment, Configuration, Location, Operator, Taxonomy
-from reprogram.inputs import Place, PromptMixture, TrailingTokens, image_width, set_starts, with_classes
+from reprogram.inputs import Place, PromptMixture, TrailingTokens, image_width, or_plot, set_starts, with_classes
 from reprogram.inputs.contexts import SITE
 from reprogram.outputs import Transport, TransportScores, texts_for
 
@@ -65,8 +65,7 @@ class Config:
 def build(source: Source, task: TaskSpec, config: Config) -> Program:
     """``I = resize, [P_k; class text], [patches; V_m] for all k and m``, ``O = transport of M pictures to N texts``."""
     model, task = image_text_source(source), with_classes(task, METHOD.name)
-    remedy = f"{METHOD.name} learns tokens among patches. Use a source with a vision transformer, or the method plot."
-    width = image_width(source, remedy)
+    width = image_width(source, or_plot(METHOD.name))
     size = source.spec.canvas(config.canvas)
     plan = Transport(
         epsilon=config.epsilon, iterations=config.iterations, tolerance=config.tolerance, through=config.through

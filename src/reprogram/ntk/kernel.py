@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reprogram.core.errors import CapabilityError, ConfigError, DataError, say
-from reprogram.core.program import Input, Output, Program, evaluating
+from reprogram.core.program import Input, Output, Program, evaluating, learns
 from reprogram.core.source import Source
 from reprogram.core.taxonomy import Alignment
 from reprogram.ntk.memory import check_memory
@@ -285,8 +285,7 @@ def independent_outputs(output: Output, targets: int) -> int:
     (3, 0)
     """
     fold = None if output.alignment is Alignment.IDENTITY else getattr(output, "fold", None)
-    learned = any(p.requires_grad for p in output.parameters())
-    if fold is None or learned or getattr(output, "log_probabilities", False):
+    if fold is None or learns(output) or getattr(output, "log_probabilities", False):
         return targets
     matrix = fold().detach().double()
     return int(torch.linalg.matrix_rank(matrix)) if matrix.shape[1] == targets else targets

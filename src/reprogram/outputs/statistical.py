@@ -141,7 +141,7 @@ class _Weighed(Counted):
     alignment = Alignment.STATISTICAL
     matrix: Tensor
 
-    def __init__(self, sources: int, targets: int, smoothing: float) -> None:
+    def __init__(self, sources: int, targets: int, smoothing: float = 1.0) -> None:
         super().__init__()
         check_sizes(sources, targets)
         check_at_least("smoothing", smoothing, 0.0)
@@ -200,9 +200,6 @@ class BayesianMap(_Weighed):
     >>> blm(said).tolist()
     [[9.0, 0.0], [0.0, 5.0]]
     """
-
-    def __init__(self, sources: int, targets: int, smoothing: float = 1.0) -> None:
-        super().__init__(sources, targets, smoothing)
 
     def observe(self, output: SourceOutput, target: Integer[Tensor, " batch"]) -> None:
         """Count a batch: the source class with the highest score (the first of equals) against the label.

@@ -16,7 +16,7 @@ from reprogram.catalogue import build, find
 from reprogram.core.conversation import Conversing
 from reprogram.core.errors import ConfigError, ReprogramError
 from reprogram.core.method import Recipe
-from reprogram.core.program import Edit, Observing, Output, Program
+from reprogram.core.program import Edit, Observing, Output, Program, learns
 from reprogram.core.result import Parameters
 from reprogram.core.source import Capability, ImageTextSource, Source
 from reprogram.fit import FitOptions, FitResult, Metrics, fit, measure
@@ -182,7 +182,7 @@ def _probe(source: Source, task: Task, place: Place | Template) -> Program:
 
 def _reading(result: FitResult) -> Recipe:
     """How the program's kind of output is fitted on an input that stays as it is."""
-    if not any(p.requires_grad for p in result.program.output.parameters()):
+    if not learns(result.program.output):
         return Recipe(refresh="once", epochs=1, batch_size=result.recipe.batch_size)
     groups = tuple(g for g in result.recipe.groups if g.prefix.startswith("output"))
     return replace(result.recipe, refresh="once", augment="none", groups=groups)

@@ -9,7 +9,7 @@ import torch
 
 from reprogram._version import __version__
 from reprogram.core.method import Recipe
-from reprogram.core.program import Program
+from reprogram.core.program import learns
 from reprogram.fit import FitResult
 from reprogram.fit.result import START
 from reprogram.report.words import percent, thing
@@ -71,7 +71,7 @@ def speed(result: FitResult, task: Task) -> list[Fact]:
                 rows.append(Fact("Training", f"{rate:,.0f} /s", f"{what} a second, scoring included"))
     if result.test is not None and result.test.seconds > 0:
         rate = len(result.test) / result.test.seconds
-        note = f"test {what} a second" + ("" if _learns_input(result.program) else ", from outputs kept in memory")
+        note = f"test {what} a second" + ("" if learns(result.program.input) else ", from outputs kept in memory")
         rows.append(Fact("Prediction", f"{rate:,.0f} /s", note))
     return rows
 
@@ -217,7 +217,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _learns_input(program: Program) -> bool:
-    return any(p.requires_grad for p in program.input.parameters())

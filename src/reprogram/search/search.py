@@ -21,7 +21,7 @@ import torch
 from reprogram.catalogue import build, find, load, make_config
 from reprogram.core.errors import ConfigError, DataError, FitError, ReprogramError, say
 from reprogram.core.method import Method
-from reprogram.core.program import Program
+from reprogram.core.program import Program, learns
 from reprogram.core.source import Source
 from reprogram.fit import FitOptions, FitResult, Metrics, evaluate, fit
 from reprogram.fit.workspace import Workspace
@@ -156,7 +156,7 @@ class _Run:
             program = build(self.card, source, self.task, preset=self.options.preset, **self.options.pinned)
         except ReprogramError:
             return True
-        return any(p.requires_grad for p in program.parameters())
+        return learns(program)
 
     def all_trials(self, storage: str | None) -> Trials:
         """The trials of exactly this search, new or taken up."""

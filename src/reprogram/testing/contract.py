@@ -13,7 +13,7 @@ import torch
 from reprogram.catalogue import build, make_config, setting_names
 from reprogram.core.errors import ConfigError
 from reprogram.core.method import Method, Recipe
-from reprogram.core.program import Program
+from reprogram.core.program import Program, learns
 from reprogram.core.source import Source, local_module
 from reprogram.core.taxonomy import Configuration
 from reprogram.fit import FitOptions, fit
@@ -61,9 +61,8 @@ def _check_card(method: Method, program: Program) -> None:
         program.origin is not None and program.origin.method == method.name, "must set Program.origin to its own name"
     )
     _must(isinstance(program.origin and program.origin.recipe, Recipe), "must have a recipe")
-    learns = any(p.requires_grad for p in program.input.parameters())
     fixed = method.taxonomy.configuration == {Configuration.FIXED}
-    _must(not (fixed and learns), "must learn nothing in I, as its card says")
+    _must(not (fixed and learns(program.input)), "must learn nothing in I, as its card says")
     _must(bool(method.paper.title and method.paper.authors and method.summary), "must cite a paper and say what it is")
 
 
@@ -73,8 +72,8 @@ def _check_gradients(program: Program, task: Task) -> None:
     module = local_module(source)
     if module is not None:
         _must(not mine & {id(p) for p in module.parameters()}, "must not own the source's parameters")
-        _must(not any(p.requires_grad for p in module.parameters()), "must leave the source frozen")
-    if any(p.requires_grad for p in program.parameters()):
+        _must(not learns(module), "must leave the source frozen")
+    if learns(program):
         index = torch.arange(4)
         loss = torch.nn.functional.cross_entropy(program.train()(task.train.fetch(index)), task.train.labels[index])
         loss.backward()
